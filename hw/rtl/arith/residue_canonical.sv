@@ -1,0 +1,209 @@
+// Exit unit: from a product with the constant 2^W to the canonical residue.
+//
+//   q = v_0 * n0inv mod 2^W ;  y = (v + q*N) / 2^W ;  result = y >= N ? y - N : y
+//
+// so result = v / 2^W mod N in [0, N). W = 3 * DigitBits, n0inv = -N^-1 mod 2^W.
+//
+// Ranges:     v <= 2^W * N (the ring's product with 2^W is below N~ + 2^W), so y < 2*N; N < 2^(W*k);
+//             3 <= k <= MaxWords words.
+// Latency:    about k + 30 cycles; y and y - N are both stored and one is chosen, so neither latency
+//             nor addresses depend on data.
+// Throughput: one residue in k + 9 cycles. Gaps at the input and back-pressure at the output are
+//             allowed; two results are buffered.
+// Cost:       6 DSP48E2, a memory of 2 * MaxWords words of 2*W bits.
+// Source:     Montgomery reduction by one digit, modulo N itself.
+`default_nettype none
+
+module residue_canonical #(
+    parameter int unsigned DigitBits = 17,
+    parameter int unsigned MaxWords = 82,
+    localparam int unsigned W = 3 * DigitBits,
+    localparam int unsigned AddressBits = $clog2(MaxWords)
+) (
+    input  wire                    clk,
+    input  wire                    rst_n,
+    input  wire  [          W-1:0] n0inv_i,
+    output logic [AddressBits-1:0] n_addr_o,  // word of N wanted
+    input  wire  [          W-1:0] n_data_i,  // one cycle later
+    input  wire                    s_valid,
+    output logic                   s_ready,
+    input  wire  [          W-1:0] s_data,
+    input  wire                    s_last,
+    output logic                   m_valid,
+    input  wire                    m_ready,
+    output logic [          W-1:0] m_data,
+    output logic                   m_last
+);
+
+  localparam int unsigned D = DigitBits;
+  localparam int unsigned H = (W + 1) / 2;
+  localparam int unsigned U = W - H;
+  localparam int unsigned T = H + 2;
+
+  // ---- issue: v_0 for the quotient, then v, then a zero word that takes the last carry
+  typedef enum logic [1:0] {
+    StIdle,
+    StQuotient,
+    StStream,
+    StFlush
+  } state_e;
+  state_e state_q;
+  logic [1:0] in_use_q;  // buffers given to residues
+  logic [AddressBits-1:0] n_addr_q;
+  // Flags of the issued word, [n]: n + 1 cycles ago.
+  logic [9:0] valid_q, first_q, last_q;
+  logic [8:0] scale_q;
+
+  wire take = s_valid & s_ready;
+  wire scale = state_q == StIdle && s_valid && in_use_q != 2'd2;
+  wire flush = state_q == StFlush;
+  logic released;
+
+  assign s_ready  = state_q == StStream;
+  assign n_addr_o = n_addr_q;
+
+  always_ff @(posedge clk) begin
+    if (!rst_n) begin
+      state_q  <= StIdle;
+      in_use_q <= '0;
+      n_addr_q <= '0;
+      {valid_q, scale_q} <= '0;
+    end else begin
+      unique case (state_q)
+        StIdle:     if (scale) state_q <= StQuotient;
+        StQuotient: if (scale_q[6]) state_q <= StStream;
+        StStream:   if (take & s_last) state_q <= StFlush;
+        StFlush:    state_q <= StIdle;
+      endcase
+      in_use_q <= in_use_q + 2'(scale) - 2'(released);
+      if (flush) n_addr_q <= '0;
+      else if (take) n_addr_q <= n_addr_q + 1'b1;
+      valid_q <= {valid_q[8:0], take | flush};
+      scale_q <= {scale_q[7:0], scale};
+    end
+    first_q <= {first_q[8:0], take && n_addr_q == '0};
+    last_q  <= {last_q[8:0], flush};
+  end
+
+  // ---- q * N + v, or v_0 * n0inv
+  logic [W-1:0] v1_q, v2_q, v3_q, a_q, quotient_q;
+  always_ff @(posedge clk) begin
+    v1_q <= s_data;
+    v2_q <= v1_q;
+    v3_q <= v2_q;
+    a_q  <= scale_q[0] ? v1_q : last_q[0] ? '0 : n_data_i;
+  end
+
+  logic [1:0] load_b_q;
+  wire load_b = scale_q[1] | (valid_q[1] & first_q[1]);
+  wire clear_c = scale_q[2] | last_q[2];
+  wire [W-1:0] b = scale_q[1] ? n0inv_i : quotient_q;
+  wire [2*D-1:0] z0_lo, z1_lo;
+  wire [H+D-1:0] z0_hi;
+  wire [U+D-1:0] z1_hi;
+  always_ff @(posedge clk) load_b_q <= {load_b_q[0], load_b};
+
+  residue_mac_chain #(.DigitBits(D), .ABits(H), .CBits(T)) u_chain0 (
+      .clk, .a_i(a_q[H-1:0]), .c_i(T'(v3_q[H-1:0])), .clear_c_i(clear_c), .b_i(b),
+      .load_b_i({load_b_q, load_b}), .z_lo_o(z0_lo), .z_hi_o(z0_hi)
+  );
+  residue_mac_chain #(.DigitBits(D), .ABits(U), .CBits(T)) u_chain1 (
+      .clk, .a_i(a_q[W-1:H]), .c_i(T'(v3_q[W-1:H])), .clear_c_i(clear_c), .b_i(b),
+      .load_b_i({load_b_q, load_b}), .z_lo_o(z1_lo), .z_hi_o(z1_hi)
+  );
+
+  // ---- words of the sum; the part above a word joins the next valid word
+  logic [W:0] low_q, high_q, prev_q;
+  logic [W+2:0] sum_q;
+  always_ff @(posedge clk) begin
+    low_q  <= (W + 1)'({z0_hi[D-1:0], z0_lo}) + (W + 1)'({z1_lo[U-1:0], H'(0)});
+    high_q <= (W + 1)'(z0_hi[D+:H]) + (W + 1)'({z1_hi, z1_lo[2*D-1:U]});
+    if (valid_q[8]) prev_q <= high_q;
+    sum_q <= (W + 3)'(low_q) + (first_q[8] ? '0 : (W + 3)'(prev_q));
+    if (scale_q[8]) quotient_q <= low_q[W-1:0];
+  end
+
+  wire y_valid, y_first, y_last;
+  wire [W-1:0] y;
+  residue_normalise #(.Width(W), .GuardBits(3)) u_normalise (
+      .clk, .rst_n, .s_valid(valid_q[9]), .s_first(first_q[9]), .s_last(last_q[9]), .s_tag(1'b0),
+      .s_data(sum_q), .m_valid(y_valid), .m_first(y_first), .m_last(y_last), .m_tag(), .m_data(y)
+  );
+
+  // ---- y and y - N side by side into one of two buffers; word 0 is zero and dropped
+  wire [W-1:0] n_late;
+  logic [W-1:0] n_prev_q, y_q, difference_q;
+  logic borrow_q, put_q, put_last_q, put_bank_q;
+  logic [AddressBits-1:0] put_index_q;
+  residue_delay #(.Width(W), .Cycles(12)) u_n (.clk, .d_i(a_q), .q_o(n_late));
+
+  wire [W:0] difference = (W + 1)'(y) - (W + 1)'(n_prev_q) - (W + 1)'(borrow_q);
+  always_ff @(posedge clk) begin
+    if (y_valid) begin
+      n_prev_q <= n_late;
+      borrow_q <= ~y_first & difference[W];
+    end
+    y_q          <= y;
+    difference_q <= difference[W-1:0];
+    put_last_q   <= y_last;
+    if (!rst_n) put_q <= 1'b0;
+    else put_q <= y_valid & ~y_first;
+  end
+
+  logic [2*W-1:0] buffer[2**(AddressBits+1)];
+  logic [1:0] full_q, keep_y_q;
+  logic [AddressBits-1:0] length_q[2];  // index of the last word
+  logic take_bank_q, read_valid_q, read_last_q, read_keep_q;
+  logic [AddressBits-1:0] take_index_q;
+  logic [2*W-1:0] read_q;
+
+  wire advance = !m_valid | m_ready;
+  wire reading = full_q[take_bank_q];
+  wire read_last = take_index_q == length_q[take_bank_q];
+  assign released = advance & reading & read_last;
+
+  always_ff @(posedge clk) begin
+    if (!rst_n) begin
+      full_q       <= '0;
+      put_bank_q   <= 1'b0;
+      put_index_q  <= '0;
+      take_bank_q  <= 1'b0;
+      take_index_q <= '0;
+      read_valid_q <= 1'b0;
+      m_valid      <= 1'b0;
+    end else begin
+      if (put_q) put_index_q <= put_last_q ? '0 : put_index_q + 1'b1;
+      if (put_q & put_last_q) begin
+        full_q[put_bank_q] <= 1'b1;
+        put_bank_q         <= ~put_bank_q;
+      end
+      if (released) begin
+        full_q[take_bank_q] <= 1'b0;
+        take_bank_q         <= ~take_bank_q;
+        take_index_q        <= '0;
+      end else if (advance & reading) take_index_q <= take_index_q + 1'b1;
+      if (advance) {m_valid, read_valid_q} <= {read_valid_q, reading};
+    end
+  end
+
+  always_ff @(posedge clk) begin
+    if (put_q) buffer[{put_bank_q, put_index_q}] <= {y_q, difference_q};
+    if (put_q & put_last_q) begin
+      length_q[put_bank_q] <= put_index_q;
+      keep_y_q[put_bank_q] <= borrow_q;
+    end
+    if (advance) begin
+      read_q      <= buffer[{take_bank_q, take_index_q}];
+      read_keep_q <= keep_y_q[take_bank_q];
+      read_last_q <= read_last;
+      m_data      <= read_keep_q ? read_q[2*W-1:W] : read_q[W-1:0];
+      m_last      <= read_last_q;
+    end
+  end
+
+  a_hold : assert property (@(posedge clk) disable iff (!rst_n)
+      m_valid && !m_ready |=> m_valid && $stable({m_data, m_last}));
+
+endmodule
+
+`default_nettype wire

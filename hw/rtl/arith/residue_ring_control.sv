@@ -1,0 +1,97 @@
+// Which pass of which product enters a ring next, and what to do with what leaves it.
+//
+// A slot group is S = slots_i cycles of the ring: one pass of one product. Groups start at least S
+// cycles apart, exactly S when there is work. A pass that came back waits one group at most, since
+// it goes before new requests; so requests are taken only when none waits, and products finish in
+// the order of their requests.
+//
+// After a reset nothing starts for FlushCycles: what the reset cut off must have left the ring.
+//
+// Timing depends on request times, slots_i and passes_i alone. slots_i and passes_i may change while
+// idle_o.
+// Cost: about 100 LUT.
+`default_nettype none
+
+module residue_ring_control #(
+    parameter int unsigned TagBits = 8,
+    parameter int unsigned FlushCycles = 335,
+    parameter int unsigned DepthGroups = 32  // groups in flight, a power of two
+) (
+    input  wire                clk,
+    input  wire                rst_n,
+    input  wire  [        7:0] slots_i,
+    input  wire  [        7:0] passes_i,
+    input  wire                s_req_valid,
+    output logic               s_req_ready,
+    input  wire  [TagBits-1:0] s_req_tag,
+    output logic               m_fetch_valid,  // one cycle at the start of each group
+    output logic [TagBits-1:0] m_fetch_tag,
+    output logic [        7:0] m_fetch_pass,
+    input  wire                leave_i,        // the first word of the oldest group leaves
+    output logic               leave_last_o,   // it was the last pass of its product
+    output logic [TagBits-1:0] leave_tag_o,
+    output logic               idle_o
+);
+
+  typedef struct packed {
+    logic [7:0]         pass;
+    logic [TagBits-1:0] tag;
+  } group_t;
+
+  localparam int unsigned WaitBits = FlushCycles < 256 ? 8 : $clog2(FlushCycles + 1);
+  localparam int unsigned PointerBits = $clog2(DepthGroups);
+  if (DepthGroups != 2 ** PointerBits) begin : g_illegal
+    $error("residue_ring_control: DepthGroups must be a power of two");
+  end
+
+  logic [WaitBits-1:0] wait_q;  // cycles until the next group may start
+  group_t again_q, next, head;
+  logic again_valid_q;
+  group_t flight_q[DepthGroups];
+  logic [PointerBits:0] put_q, take_q;
+
+  assign s_req_ready  = wait_q == '0 && !again_valid_q;
+  assign next         = again_valid_q ? again_q : '{pass: '0, tag: s_req_tag};
+  assign head         = flight_q[take_q[PointerBits-1:0]];
+  assign leave_last_o = head.pass + 8'd1 == passes_i;
+  assign leave_tag_o  = head.tag;
+  assign idle_o       = put_q == take_q && !again_valid_q;
+
+  wire start = wait_q == '0 && (again_valid_q || s_req_valid);
+  wire returns = leave_i && !leave_last_o;
+
+  always_ff @(posedge clk) begin
+    if (!rst_n) begin
+      wait_q        <= WaitBits'(FlushCycles);
+      again_valid_q <= 1'b0;
+      m_fetch_valid <= 1'b0;
+      put_q         <= '0;
+      take_q        <= '0;
+    end else begin
+      if (start) wait_q <= WaitBits'(slots_i) - 1'b1;
+      else if (wait_q != '0) wait_q <= wait_q - 1'b1;
+      if (returns) again_valid_q <= 1'b1;
+      else if (start) again_valid_q <= 1'b0;
+      m_fetch_valid <= start;
+      if (start) put_q <= put_q + 1'b1;
+      if (leave_i) take_q <= take_q + 1'b1;
+    end
+  end
+
+  always_ff @(posedge clk) begin
+    if (start) flight_q[put_q[PointerBits-1:0]] <= next;
+    if (returns) again_q <= '{pass: head.pass + 8'd1, tag: head.tag};
+    m_fetch_tag  <= next.tag;
+    m_fetch_pass <= next.pass;
+  end
+
+  a_flight_fits : assert property (@(posedge clk) disable iff (!rst_n)
+      start |-> put_q - take_q != (PointerBits + 1)'(DepthGroups));
+  a_leaves_known : assert property (@(posedge clk) disable iff (!rst_n)
+      leave_i |-> put_q != take_q);
+  a_one_waits : assert property (@(posedge clk) disable iff (!rst_n)
+      returns |-> !again_valid_q || start);
+
+endmodule
+
+`default_nettype wire

@@ -1,0 +1,263 @@
+// Fetches what a command's products need, in the order in which they need it.
+//
+// Per group of at most `cap` elements: initial residues, exponent strings, then table rows or second
+// operands, each as soon as the engine has freed the room. Every request carries the store and row
+// its data goes to and the event its last beat announces. Addresses follow from the command's
+// public fields alone (PROD: also from its index, which is public).
+//
+// Length: over 200 lines; the groups' loop is one state machine.
+`default_nettype none
+
+module residue_loader
+  import residue_engine_pkg::*;
+  import residue_abi_pkg::*;
+#(
+  parameter int unsigned RowBits      = 16,
+  parameter int unsigned MaxGroup     = 128
+) (
+  input  wire  logic               clk,
+  input  wire  logic               rst_n,
+  input  wire  logic               start_i,
+  input  wire  logic               abort_i,
+  input  wire  job_t               job_i,
+  output       logic               busy_o,
+  // Room freed by the engine
+  input  wire  logic               retire_i,
+  input  wire  logic               retire_round_i,
+  input  wire  logic               retire_group_i,
+  // Index words arriving (PROD)
+  input  wire  logic               s_index_valid,
+  input  wire  logic               s_index_last,
+  input  wire  logic [127:0]       s_index_data,
+  // Read requests
+  output       logic               m_req_valid,
+  input  wire  logic               m_req_ready,
+  output       logic [63:0]        m_req_addr,
+  output       logic [15:0]        m_req_beats,
+  output       logic [2:0]         m_req_store,   // 0 accumulators, 1 tables, 2 exponents, 4 index
+  output       logic [RowBits-1:0] m_req_row,
+  output       logic [2:0]         m_req_event    // 1 initial, 2 exponent, 3 table row, 4 operand
+);
+
+  localparam int unsigned IndexBeats = MaxGroup / 4 + 1;
+  localparam int unsigned IndexBits = $clog2(4 * IndexBeats);
+
+  typedef enum logic [3:0] {
+    StIdle, StGroup, StInit, StExpWait, StExp, StRowWait, StRow, StOperand,
+    StIndex, StIndexWait, StGatherRead, StGatherScale, StGather, StNext
+  } state_e;
+  state_e state_q, state_d;
+
+  wire logic is_pow   = job_i.opcode == OpPow;
+  wire logic is_fixed = (job_i.opcode == OpPowFixed) || (job_i.opcode == OpMultiPow);
+  wire logic is_table = job_i.opcode == OpTable;
+  wire logic is_prod  = job_i.opcode == OpProd;
+  wire logic is_mul   = job_i.opcode == OpMul;
+  wire logic is_self  = job_i.opcode == OpSelftest;
+  wire logic has_init = !is_prod && !is_self && (!is_fixed || job_i.init_from_a);
+  wire logic one_group = is_pow || is_table;   // the table store holds one group at a time
+
+  logic [31:0] left_q;
+  logic [8:0]  n_q;
+  logic [8:0]  entry_q;        // element of the group, or entry of the table row
+  logic [31:0] round_q;
+  logic        buffer_q, parity_q;
+  logic [1:0]  groups_q;       // groups loaded or being loaded, not retired
+  logic [1:0]  rows_q;         // table rows likewise
+  logic [5:0]  operands_q;     // operands likewise
+  logic [4:0]  slot_q;
+  logic [63:0] a_q, b_q, e_q;  // next addresses
+  logic [31:0] element_q;      // elements before this group
+  logic [33:0] index_first_q;  // PROD: linear index of this round's first element
+  logic [RowBits-1:0] row_q, slot_row_q;
+
+  wire logic [63:0] step_a = {44'd0, job_i.stride_a, 4'd0};
+  wire logic [63:0] step_b = {44'd0, job_i.stride_b, 4'd0};
+  wire logic [63:0] step_e = {44'd0, job_i.stride_e, 4'd0};
+  wire logic [RowBits-1:0] rows = RowBits'(job_i.rows);
+  wire logic [RowBits-1:0] first_row = rows * RowBits'(TabFirst);
+  wire logic [8:0] table_entries = 9'd1 << (4'd1 << job_i.window_log2);
+
+  wire logic taken = m_req_valid && m_req_ready;
+  wire logic last_element = (entry_q + 9'd1 == n_q);
+  wire logic last_entry = (entry_q + 9'd1 == table_entries);
+  wire logic last_round = (round_q + 32'd1 == job_i.length);
+
+  // ---- Index store (PROD) ------------------------------------------------------------------------
+  logic [127:0] index_q [IndexBeats];
+  logic [$clog2(IndexBeats)-1:0] index_beat_q;
+  logic [IndexBits-1:0] index_at_q;
+  logic [31:0] gather_q;
+  logic [63:0] gather_addr_q;
+
+  always_ff @(posedge clk) begin
+    if (s_index_valid) index_q[index_beat_q] <= s_index_data;
+    if (state_q == StIndex) index_beat_q <= '0;
+    else if (s_index_valid) index_beat_q <= index_beat_q + 1'b1;
+    if (state_q == StGatherRead)
+      gather_q <= 32'(index_q[index_at_q[IndexBits-1:2]] >> {index_at_q[1:0], 5'd0});
+    if (state_q == StGatherScale)
+      gather_addr_q <= job_i.src_a + {12'd0, 52'(gather_q) * 52'({job_i.stride_a, 4'd0})};
+  end
+
+  // ---- State machine -----------------------------------------------------------------------------
+  always_comb begin
+    state_d = state_q;
+    unique case (state_q)
+      StIdle:  if (start_i && !is_self) state_d = StGroup;
+      StGroup:
+        if (left_q == '0) state_d = StIdle;
+        else if (groups_q == '0 || (groups_q == 2'd1 && !one_group))
+          state_d = has_init ? StInit : (is_fixed ? StExpWait : StIndex);
+      StInit:
+        if (taken && last_element)
+          state_d = is_mul ? StOperand : (is_pow || is_fixed) ? StExpWait : StNext;
+      // The exponent store holds one group: wait until the group before has retired.
+      StExpWait: if (groups_q == 2'd1) state_d = StExp;
+      StExp:     if (taken && last_element) state_d = is_fixed ? StRowWait : StNext;
+      StRowWait: if (rows_q < 2'd2) state_d = StRow;
+      StRow:     if (taken && last_entry) state_d = last_round ? StNext : StRowWait;
+      StOperand: if (taken && last_element) state_d = StNext;
+      StIndex:   if (taken) state_d = StIndexWait;
+      StIndexWait: if (s_index_valid && s_index_last) state_d = StGatherRead;
+      StGatherRead:  state_d = StGatherScale;
+      StGatherScale: state_d = StGather;
+      StGather:
+        if (taken) state_d = !last_element ? StGatherRead : (last_round ? StNext : StIndex);
+      StNext:  state_d = StGroup;
+      default: state_d = StIdle;
+    endcase
+    if (abort_i && !(m_req_valid && !m_req_ready)) state_d = StIdle;
+  end
+
+  wire logic operand_room = (operands_q < 6'(OperandSlots));
+  // Beats that hold n index words from index_first_q on.
+  wire logic [8:0] index_beats = (9'(index_first_q[1:0]) + n_q + 9'd3) >> 2;
+
+  always_comb begin
+    m_req_valid = 1'b0;
+    m_req_addr  = a_q;
+    m_req_beats = 16'(job_i.rows);
+    m_req_store = 3'd0;
+    m_req_row   = row_q;
+    m_req_event = 3'd0;
+    unique case (state_q)
+      StInit: begin
+        m_req_valid = 1'b1;
+        m_req_store = one_group ? 3'd1 : 3'd0;
+        m_req_event = 3'd1;
+      end
+      StExp: begin
+        m_req_valid = 1'b1;
+        m_req_addr  = e_q;
+        m_req_beats = 16'(job_i.exp_rows);
+        m_req_store = 3'd2;
+        m_req_event = 3'd2;
+      end
+      StRow: begin
+        m_req_valid = 1'b1;
+        m_req_addr  = b_q;
+        m_req_store = 3'd1;
+        m_req_event = last_entry ? 3'd3 : 3'd0;
+      end
+      StOperand: begin
+        m_req_valid = operand_room;
+        m_req_addr  = b_q;
+        m_req_store = 3'd1;
+        m_req_row   = slot_row_q;
+        m_req_event = 3'd4;
+      end
+      StIndex: begin
+        m_req_valid = 1'b1;
+        m_req_addr  = job_i.exponents + {28'd0, index_first_q[33:2], 4'd0};
+        m_req_beats = 16'(index_beats);
+        m_req_store = 3'd4;
+      end
+      StGather: begin
+        m_req_valid = operand_room;
+        m_req_addr  = gather_addr_q;
+        m_req_store = 3'd1;
+        m_req_row   = slot_row_q;
+        m_req_event = 3'd4;
+      end
+      default: ;
+    endcase
+  end
+
+  wire logic operand_taken = taken && (m_req_event == 3'd4);
+  wire logic row_taken = taken && (m_req_event == 3'd3);
+
+  always_ff @(posedge clk) begin
+    if (!rst_n) state_q <= StIdle;
+    else        state_q <= state_d;
+
+    if (state_q == StIdle) begin
+      left_q     <= job_i.count;
+      element_q  <= '0;
+      buffer_q   <= 1'b0;
+      parity_q   <= 1'b0;
+      groups_q   <= '0;
+      rows_q     <= '0;
+      operands_q <= '0;
+      slot_q     <= '0;
+      slot_row_q <= first_row;
+      a_q        <= job_i.src_a;
+      b_q        <= job_i.src_b;
+      e_q        <= job_i.exponents;
+    end else begin
+      groups_q   <= groups_q + 2'(state_q == StGroup && state_d != StGroup && state_d != StIdle)
+                             - 2'(retire_group_i);
+      rows_q     <= rows_q + 2'(row_taken) - 2'(retire_round_i && is_fixed);
+      operands_q <= operands_q + 6'(operand_taken) - 6'(retire_i && (is_mul || is_prod));
+      if (operand_taken) begin
+        slot_q     <= slot_q + 5'd1;
+        slot_row_q <= (slot_q == 5'(OperandSlots - 1)) ? first_row : slot_row_q + rows;
+      end
+      if (taken && state_q == StInit) a_q <= a_q + step_a;
+      if (taken && state_q == StExp) e_q <= e_q + step_e;
+      if (taken && (state_q == StRow || state_q == StOperand)) b_q <= b_q + step_b;
+      if (row_taken) parity_q <= !parity_q;
+      if (state_q == StNext) begin
+        left_q    <= left_q - 32'(n_q);
+        element_q <= element_q + 32'(n_q);
+        buffer_q  <= !buffer_q;
+        if (is_fixed) b_q <= job_i.src_b;
+      end
+    end
+
+    if (state_q == StGroup) begin
+      n_q           <= (left_q < 32'(job_i.cap)) ? left_q[8:0] : job_i.cap;
+      index_first_q <= {2'd0, element_q};
+      round_q       <= '0;
+    end else if (row_taken || (taken && state_q == StGather && last_element)) begin
+      round_q       <= round_q + 32'd1;
+      index_first_q <= index_first_q + {2'd0, job_i.count};
+    end
+
+    // Entry counter and destination row start anew with every run of requests.
+    if (state_q == StGroup || state_q == StExpWait || state_q == StRowWait || state_q == StIndex) begin
+      entry_q <= '0;
+      unique case (state_q)
+        StGroup:
+          row_q <= one_group ? first_row + (is_pow ? rows : '0)
+                             : rows * (buffer_q ? RowBits'(job_i.cap) + RowBits'(1) : RowBits'(1));
+        StRowWait: row_q <= first_row + (parity_q ? rows * RowBits'(table_entries) : '0);
+        default:   row_q <= '0;
+      endcase
+      index_at_q <= {{(IndexBits - 2){1'b0}}, index_first_q[1:0]};
+    end else if (taken) begin
+      entry_q    <= last_element && (state_q == StInit) ? '0 : entry_q + 9'd1;
+      index_at_q <= index_at_q + 1'b1;
+      unique case (state_q)
+        StInit:  row_q <= row_q + (is_pow ? rows << PowWindow : rows);
+        StExp:   row_q <= row_q + RowBits'(job_i.exp_rows);
+        default: row_q <= row_q + rows;
+      endcase
+    end
+  end
+
+  assign busy_o = (state_q != StIdle);
+
+endmodule
+
+`default_nettype wire

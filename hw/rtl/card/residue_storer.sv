@@ -1,0 +1,219 @@
+// Takes results from the engine in issue order and writes them to memory.
+//
+// Results that leave Montgomery form pass residue_canonical on the way; the self-test's are compared
+// with 1 instead of written. After an abort results are dropped, a residue begun is completed, and
+// `flush_i` ends the command.
+`default_nettype none
+
+module residue_storer
+  import residue_engine_pkg::*;
+  import residue_abi_pkg::*;
+#(
+  parameter int unsigned DigitBits = 17,
+  parameter int unsigned WordBits  = 3 * DigitBits,
+  parameter int unsigned MaxWords  = 82,
+  localparam int unsigned NRowBits = $clog2(MaxWords / 2)
+) (
+  input  wire  logic                  clk,
+  input  wire  logic                  rst_n,
+  input  wire  logic                  start_i,
+  input  wire  logic                  abort_i,
+  input  wire  logic                  flush_i,       // nothing more will come
+  input  wire  job_t                  job_i,
+  output       logic                  busy_o,
+  output       logic                  waiting_o,     // for a result
+  output       logic                  mismatch_o,    // self-test: a result was not 1
+  // The modulus N and -N^-1 mod 2^W
+  input  wire  logic [WordBits-1:0]   n0inv_i,
+  input  wire  logic                  n_wen_i,
+  input  wire  logic [NRowBits-1:0]   n_wrow_i,
+  input  wire  logic [2*WordBits-1:0] n_wdata_i,
+  // Results of the engine, `rows` rows each
+  input  wire  logic                  s_result_valid,
+  output       logic                  s_result_ready,
+  input  wire  logic [2*WordBits-1:0] s_result_data,
+  output       logic                  result_taken_o,
+  // Writes
+  output       logic                  m_req_valid,
+  input  wire  logic                  m_req_ready,
+  output       logic [63:0]           m_req_addr,
+  output       logic [15:0]           m_req_beats,
+  output       logic                  m_data_valid,
+  input  wire  logic                  m_data_ready,
+  output       logic [127:0]          m_data
+);
+
+  localparam int unsigned WordIndexBits = $clog2(MaxWords);
+
+  typedef enum logic [1:0] { StIdle, StResult, StRequest, StData } state_e;
+  state_e state_q, state_d;
+
+  wire logic is_table = job_i.opcode == OpTable;
+  wire logic is_self  = job_i.opcode == OpSelftest;
+  wire logic leaves   = (job_i.opcode == OpFromMont) || is_self;
+
+  // ---- Exit from Montgomery form -------------------------------------------------------------------
+  logic [WordBits-1:0] n_even_q [MaxWords/2];
+  logic [WordBits-1:0] n_odd_q  [MaxWords/2];
+  logic [WordIndexBits-1:0] n_addr;
+  logic [WordBits-1:0] n_data_q;
+
+  always_ff @(posedge clk) begin
+    if (n_wen_i) begin
+      n_even_q[n_wrow_i] <= n_wdata_i[0 +: WordBits];
+      n_odd_q[n_wrow_i]  <= n_wdata_i[WordBits +: WordBits];
+    end
+    n_data_q <= n_addr[0] ? n_odd_q[n_addr[WordIndexBits-1:1]] : n_even_q[n_addr[WordIndexBits-1:1]];
+  end
+
+  // Pairs to words
+  logic in_high_q;
+  logic [7:0] in_row_q;
+  logic c_in_ready, c_out_valid;
+  logic [WordBits-1:0] c_out_data;
+  wire logic c_in_valid = leaves && s_result_valid;
+  wire logic c_in_taken = c_in_valid && c_in_ready;
+  wire logic c_out_ready;
+
+  residue_canonical #(.DigitBits(DigitBits), .MaxWords(MaxWords)) i_canonical (
+    .clk, .rst_n, .n0inv_i,
+    .s_valid(c_in_valid), .s_ready(c_in_ready),
+    .s_data(in_high_q ? s_result_data[WordBits +: WordBits] : s_result_data[0 +: WordBits]),
+    .s_last(in_high_q && last_in_row),
+    .n_addr_o(n_addr), .n_data_i(n_data_q),
+    .m_valid(c_out_valid), .m_ready(c_out_ready), .m_data(c_out_data), .m_last()
+  );
+
+  // Words to pairs
+  logic out_high_q, pair_valid_q;
+  logic [WordBits-1:0] out_low_q;
+  logic [2*WordBits-1:0] pair_q;
+  wire logic pair_taken;
+  assign c_out_ready = !pair_valid_q || pair_taken || !out_high_q;
+  wire logic c_out_taken = c_out_valid && c_out_ready;
+
+  always_ff @(posedge clk) begin
+    if (!rst_n) begin
+      in_high_q    <= 1'b0;
+      out_high_q   <= 1'b0;
+      pair_valid_q <= 1'b0;
+    end else begin
+      if (c_in_taken) in_high_q <= !in_high_q;
+      if (c_out_taken) out_high_q <= !out_high_q;
+      if (c_out_taken && out_high_q) pair_valid_q <= 1'b1;
+      else if (pair_taken)           pair_valid_q <= 1'b0;
+    end
+    if (c_out_taken && !out_high_q) out_low_q <= c_out_data;
+    if (c_out_taken && out_high_q) pair_q <= {c_out_data, out_low_q};
+  end
+
+  // ---- Rows from here on: straight from the engine, or canonical ------------------------------------
+  wire logic row_valid = leaves ? pair_valid_q : s_result_valid;
+  wire logic [2*WordBits-1:0] row_data = leaves ? pair_q : s_result_data;
+  wire logic row_ready;
+  wire logic row_taken = row_valid && row_ready;
+  assign pair_taken = leaves && row_taken;
+  assign s_result_ready = leaves ? (c_in_ready && in_high_q) : row_ready;
+
+  // A result has left the queue when its last row was taken.
+  wire logic in_row_taken = s_result_valid && s_result_ready;
+  wire logic last_in_row = (in_row_q + 8'd1 == job_i.rows);
+  assign result_taken_o = in_row_taken && last_in_row;
+
+  always_ff @(posedge clk) begin
+    if (!rst_n)            in_row_q <= '0;
+    else if (in_row_taken) in_row_q <= last_in_row ? '0 : in_row_q + 8'd1;
+  end
+
+  // ---- Addresses: element by element; TABLE: entry by entry of every element ------------------------
+  logic [31:0] left_q;
+  logic [8:0]  n_q, element_q;
+  logic [8:0]  round_q;
+  logic [63:0] addr_q, round_addr_q;
+  logic [7:0]  row_q;
+  logic        drop_q;
+
+  wire logic [3:0]  window = is_table ? (4'd1 << job_i.window_log2) : 4'd0;
+  wire logic [8:0]  rounds = 9'd1 << window;
+  wire logic [63:0] step = {44'd0, job_i.stride_dst, 4'd0};
+  wire logic [63:0] element_step = step << window;
+  wire logic [8:0]  n_next = (left_q < 32'(job_i.cap)) ? left_q[8:0] : job_i.cap;
+  wire logic last_element = (element_q + 9'd1 == n_q);
+  wire logic last_round = (round_q + 9'd1 == rounds);
+  wire logic last_row = (row_q + 8'd1 == job_i.rows);
+  wire logic residue_end = row_taken && last_row;
+  wire logic writes = !is_self && !drop_q;
+
+  assign m_req_valid  = (state_q == StRequest);
+  assign m_req_addr   = addr_q;
+  assign m_req_beats  = 16'(job_i.rows);
+  assign m_data_valid = (state_q == StData) && writes && row_valid;
+  assign m_data       = {{(64 - WordBits){1'b0}}, row_data[WordBits +: WordBits],
+                         {(64 - WordBits){1'b0}}, row_data[0 +: WordBits]};
+  assign row_ready    = (state_q == StData) && (!writes || m_data_ready);
+  assign busy_o       = (state_q != StIdle);
+  assign waiting_o    = (state_q == StResult) && !row_valid;
+
+  always_comb begin
+    state_d = state_q;
+    unique case (state_q)
+      StIdle: if (start_i) state_d = StResult;
+      StResult:
+        if (left_q == '0 || flush_i) state_d = StIdle;
+        else if (row_valid)          state_d = (is_self || abort_i) ? StData : StRequest;
+      StRequest: if (m_req_ready) state_d = StData;
+      StData:    if (residue_end) state_d = StResult;
+      default:   state_d = StIdle;
+    endcase
+  end
+
+  always_ff @(posedge clk) begin
+    if (!rst_n) begin
+      state_q    <= StIdle;
+      mismatch_o <= 1'b0;
+    end else begin
+      state_q <= state_d;
+      if (start_i) mismatch_o <= 1'b0;
+      else if (is_self && row_taken && row_data != {{(2 * WordBits - 1){1'b0}}, row_q == '0})
+        mismatch_o <= 1'b1;
+    end
+
+    if (state_q == StIdle) begin
+      left_q       <= job_i.count;
+      element_q    <= '0;
+      round_q      <= '0;
+      addr_q       <= job_i.dst;
+      round_addr_q <= job_i.dst;
+    end else if (residue_end) begin
+      element_q <= last_element ? '0 : element_q + 9'd1;
+      addr_q    <= addr_q + element_step;
+      if (last_element && !last_round) begin
+        round_q      <= round_q + 9'd1;
+        addr_q       <= round_addr_q + step;
+        round_addr_q <= round_addr_q + step;
+      end else if (last_element) begin
+        round_q      <= '0;
+        left_q       <= left_q - 32'(n_q);
+        addr_q       <= next_group_addr;
+        round_addr_q <= next_group_addr;
+      end
+    end
+    if (state_q == StResult) begin
+      if (element_q == '0 && round_q == '0) n_q <= n_next;
+      row_q  <= '0;
+      drop_q <= abort_i;
+    end else if (row_taken) begin
+      row_q <= row_q + 8'd1;
+    end
+  end
+
+  // The group's elements lie one after the other: the address after its last one in round 0.
+  logic [63:0] after_group_q;
+  always_ff @(posedge clk) begin
+    if (residue_end && round_q == '0 && last_element) after_group_q <= addr_q + element_step;
+  end
+  wire logic [63:0] next_group_addr = (round_q == '0) ? addr_q + element_step : after_group_q;
+
+endmodule
+
+`default_nettype wire

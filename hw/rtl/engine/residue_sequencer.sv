@@ -1,0 +1,357 @@
+// Issues the Montgomery products of one command, round-robin over the contexts of a group.
+//
+// A command is a loop over groups of at most `cap` elements; a group is a sequence of rounds; a
+// round is one product for every context: acc_c = a x b with a, b chosen by opcode and round.
+// A round's product needs the same context's product of the round before: it is issued once fewer
+// products are in flight than the group has contexts (results come back in order). Which product
+// is issued when depends on sizes and on the arrival of data, never on operands or exponents; an
+// exponent digit only selects the row of the table store.
+//
+// Length: over 200 lines; the opcode table and the loop it drives are one state machine.
+`default_nettype none
+
+module residue_sequencer
+  import residue_engine_pkg::*;
+  import residue_abi_pkg::*;
+#(
+  parameter int unsigned AccRowBits = 13,
+  parameter int unsigned TabRowBits = 15,
+  parameter int unsigned ExpRowBits = 12
+) (
+  input  wire  logic                  clk,
+  input  wire  logic                  rst_n,
+  input  wire  logic                  start_i,
+  input  wire  logic                  abort_i,        // issue nothing more
+  input  wire  job_t                  job_i,          // stable while busy
+  output       logic                  busy_o,
+  output       logic                  stall_o,        // a product waits for data
+  // Arrivals from the loader, retirements from the write-back, results taken from the emit queue
+  input  wire  logic                  init_arrived_i,
+  input  wire  logic                  exponent_arrived_i,
+  input  wire  logic                  row_arrived_i,
+  input  wire  logic                  operand_arrived_i,
+  input  wire  logic                  retire_i,
+  input  wire  logic                  retire_group_i,
+  input  wire  logic                  emit_taken_i,
+  // Exponent store, two cycles of latency
+  output       logic                  exp_ren_o,
+  output       logic [ExpRowBits-1:0] exp_rrow_o,
+  input  wire  logic [127:0]          exp_rdata_i,
+  // Product requests
+  output       logic                  m_req_valid,
+  input  wire  logic                  m_req_ready,
+  output       logic [AccRowBits-1:0] m_req_a_row,
+  output       logic                  m_req_b_is_acc,
+  output       logic [TabRowBits-1:0] m_req_b_row,
+  output       logic [AccRowBits-1:0] m_req_dst_row,
+  output       logic                  m_req_to_table,
+  output       logic [TabRowBits-1:0] m_req_tab_row,
+  output       logic                  m_req_emit,
+  output       logic                  m_req_last_of_round,
+  output       logic                  m_req_last_of_group
+);
+
+  typedef enum logic [2:0] {
+    StIdle, StGroup, StCheck, StExpRead, StExpWait, StAddress, StRequest, StDrain
+  } state_e;
+
+  // What b is in a round
+  typedef enum logic [2:0] {
+    SrcAcc, SrcConst, SrcContext, SrcOperand, SrcDigit
+  } source_e;
+
+  state_e state_q, state_d;
+
+  // Loop counters
+  logic [31:0] left_q;          // elements not yet in a finished group
+  logic [8:0]  n_q;             // elements of this group
+  logic [8:0]  context_q;
+  logic [32:0] round_q;
+  logic        in_windows_q;    // POW: the table is built
+  logic [2:0]  step_q;          // POW: squarings done in this window
+  logic        buffer_q;        // which half of the accumulator store
+  logic        parity_q;        // which of the two table rows
+  logic [31:0] window_q;        // POW: window index, counting down
+  // Addresses that follow the context
+  logic [AccRowBits-1:0] acc_row_q;
+  logic [TabRowBits-1:0] ctx_row_q;
+  logic [TabRowBits-1:0] entry_offset_q;   // POW: where this round's power goes, from ctx_row
+  logic [ExpRowBits-1:0] exp_row_q;
+  logic [4:0]            slot_q;
+  logic [TabRowBits-1:0] slot_row_q;
+  // What is there, and what is under way
+  logic [9:0]  init_avail_q, exp_avail_q;
+  logic [8:0]  operand_avail_q;
+  logic [1:0]  row_avail_q;
+  logic [9:0]  in_flight_q;
+  logic [5:0]  emit_used_q;
+  logic [1:0]  groups_q;        // groups issued or being issued, not retired
+
+  // ---- The opcode table -------------------------------------------------------------------------
+  wire logic is_pow   = job_i.opcode == OpPow;
+  wire logic is_fixed = (job_i.opcode == OpPowFixed) || (job_i.opcode == OpMultiPow);
+  wire logic is_table = job_i.opcode == OpTable;
+  wire logic is_self  = job_i.opcode == OpSelftest;
+  wire logic is_prod  = job_i.opcode == OpProd;
+  wire logic is_mul   = job_i.opcode == OpMul;
+  wire logic is_sqr   = job_i.opcode == OpSqr;
+
+  logic    a_is_one, emit, to_table, last_round;
+  logic    needs_init, needs_exp, needs_row, needs_operand;
+  logic    table_from_first;     // SrcContext: entry 1 of the context's table
+  source_e b_src;
+  logic [1:0] b_const;
+
+  wire logic first_round = (round_q == '0) && !in_windows_q;
+  wire logic [32:0] rounds = is_table ? (33'd1 << (4'd1 << job_i.window_log2))
+                           : is_self  ? 33'(job_i.length) + 33'd2
+                           : (is_fixed || is_prod || is_sqr) ? 33'(job_i.length)
+                           : 33'd1;
+
+  always_comb begin
+    a_is_one         = 1'b0;
+    b_src            = SrcAcc;
+    b_const          = 2'(TabR2);
+    to_table         = 1'b0;
+    table_from_first = 1'b0;
+    needs_init       = 1'b0;
+    needs_exp        = 1'b0;
+    needs_row        = 1'b0;
+    needs_operand    = 1'b0;
+    last_round       = (round_q + 33'd1 == rounds);
+    emit             = last_round;
+    if (is_pow) begin
+      last_round = in_windows_q && (window_q == '0) && (step_q == 3'(PowWindow));
+      emit       = last_round;
+      if (!in_windows_q) begin
+        // Rounds 0 .. 14 make a^1 .. a^15: entry round + 1.
+        a_is_one         = (round_q == '0);
+        b_src            = SrcContext;
+        table_from_first = 1'b1;
+        to_table         = (round_q != '0);
+        needs_init       = (round_q == '0);
+      end else if (step_q == 3'(PowWindow)) begin
+        a_is_one  = (window_q + 32'd1 == job_i.length);
+        b_src     = SrcDigit;
+        needs_exp = a_is_one;
+      end
+    end else if (is_fixed) begin
+      a_is_one   = first_round && !job_i.init_from_a;
+      needs_init = first_round && job_i.init_from_a;
+      needs_exp  = first_round;
+      needs_row  = 1'b1;
+      b_src      = SrcDigit;
+    end else if (is_table) begin
+      a_is_one   = (round_q < 33'd2);
+      b_src      = first_round ? SrcConst : SrcContext;
+      b_const    = 2'(TabOne);
+      needs_init = (round_q == 33'd1);
+      emit       = 1'b1;
+    end else if (is_self) begin
+      a_is_one = first_round;
+      b_src    = (first_round || last_round) ? SrcConst : SrcAcc;
+      b_const  = last_round ? 2'(TabExit) : 2'(TabOne);
+    end else if (is_prod || is_mul) begin
+      a_is_one      = is_prod && first_round;
+      needs_init    = is_mul;
+      needs_operand = 1'b1;
+      b_src         = SrcOperand;
+    end else if (is_sqr) begin
+      needs_init = first_round;
+    end else begin
+      // TO_MONT, FROM_MONT
+      needs_init = 1'b1;
+      b_src      = SrcConst;
+      b_const    = (job_i.opcode == OpFromMont) ? 2'(TabExit) : 2'(TabR2);
+    end
+  end
+
+  // ---- May the product be issued? ----------------------------------------------------------------
+  wire logic data_ready = (!needs_init || init_avail_q != '0) &&
+                          (!needs_exp || exp_avail_q != '0) &&
+                          (!needs_row || row_avail_q != '0) &&
+                          (!needs_operand || operand_avail_q != '0);
+  wire logic dependency_ready = first_round || (in_flight_q < 10'(n_q));
+  wire logic emit_ready = !emit || (emit_used_q < job_i.emit_cap);
+  wire logic last_context = (context_q + 9'd1 == n_q);
+  wire logic accepted = m_req_valid && m_req_ready;
+  wire logic group_end = accepted && last_context && last_round;
+
+  assign stall_o = (state_q == StCheck) && !data_ready;
+  assign busy_o  = (state_q != StIdle);
+
+  always_comb begin
+    state_d = state_q;
+    unique case (state_q)
+      StIdle:    if (start_i) state_d = StGroup;
+      StGroup:   if (abort_i) state_d = StDrain;
+                 else if (left_q == '0) state_d = StDrain;
+                 else if (groups_q < 2'd2) state_d = StCheck;
+      StCheck:   if (abort_i) state_d = StDrain;
+                 else if (data_ready && dependency_ready && emit_ready)
+                   state_d = (b_src == SrcDigit) ? StExpRead : StAddress;
+      StExpRead: state_d = StExpWait;
+      StExpWait: state_d = StAddress;
+      StAddress: state_d = StRequest;
+      StRequest: if (m_req_ready) state_d = group_end ? StGroup : StCheck;
+      StDrain:   if (in_flight_q == '0) state_d = StIdle;
+      default:   state_d = StIdle;
+    endcase
+  end
+
+  // ---- Exponent digit ----------------------------------------------------------------------------
+  wire logic [1:0] digit_log2 = is_pow ? 2'd2 : job_i.window_log2;
+  wire logic [31:0] digit_index = is_pow ? window_q : round_q[31:0];
+  wire logic [31:0] digit_bit = digit_index << digit_log2;
+  assign exp_ren_o  = (state_q == StExpRead);
+  assign exp_rrow_o = exp_row_q + ExpRowBits'(digit_bit >> 7);
+
+  // Data arrives in StAddress.
+  logic [7:0] digit;
+  always_comb begin
+    digit = 8'(exp_rdata_i >> digit_bit[6:0]);
+    unique case (digit_log2)
+      2'd0: digit &= 8'h01;
+      2'd1: digit &= 8'h03;
+      2'd2: digit &= 8'h0f;
+      default: ;
+    endcase
+  end
+
+  // ---- Table store row of b ----------------------------------------------------------------------
+  wire logic [8:0] digit_entry = is_pow ? ((digit == '0) ? 9'd0 : 9'(digit))
+                               : (parity_q ? (9'd1 << (4'd1 << job_i.window_log2)) : 9'd0)
+                                 + 9'(digit);
+  wire logic [TabRowBits-1:0] digit_offset = TabRowBits'(digit_entry) * TabRowBits'(job_i.rows);
+  wire logic [TabRowBits-1:0] one_row = TabRowBits'(TabOne) * TabRowBits'(job_i.rows);
+  wire logic [TabRowBits-1:0] first_row = TabRowBits'(TabFirst) * TabRowBits'(job_i.rows);
+
+  logic [TabRowBits-1:0] b_row;
+  always_comb begin
+    unique case (b_src)
+      SrcAcc:     b_row = TabRowBits'(acc_row_q);
+      SrcConst:   b_row = TabRowBits'(b_const) * TabRowBits'(job_i.rows);
+      SrcContext: b_row = ctx_row_q + (table_from_first ? TabRowBits'(job_i.rows) : '0);
+      SrcOperand: b_row = slot_row_q;
+      default:    b_row = is_pow ? ((digit == '0) ? one_row : ctx_row_q + digit_offset)
+                                 : first_row + digit_offset;
+    endcase
+  end
+
+  assign m_req_valid = (state_q == StRequest);
+
+  // Row 0 of the accumulator store holds ONE; then two halves of cap residues.
+  wire logic [AccRowBits-1:0] group_row =
+      AccRowBits'(job_i.rows) * (buffer_q ? AccRowBits'(job_i.cap) + AccRowBits'(1) : AccRowBits'(1));
+
+  // ---- State -------------------------------------------------------------------------------------
+  wire logic [TabRowBits-1:0] ctx_step = is_pow ? TabRowBits'(job_i.rows) << PowWindow
+                                                : TabRowBits'(job_i.rows);
+  wire logic operand_used = accepted && needs_operand;
+  wire logic init_used = accepted && needs_init;
+  wire logic exp_used = accepted && needs_exp;
+  wire logic row_used = accepted && needs_row && last_context;
+  wire logic emit_used = accepted && emit;
+
+  always_ff @(posedge clk) begin
+    if (!rst_n) begin
+      state_q <= StIdle;
+    end else begin
+      state_q <= state_d;
+    end
+
+    if (state_q == StIdle) begin
+      left_q          <= job_i.count;
+      buffer_q        <= 1'b0;
+      parity_q        <= 1'b0;
+      init_avail_q    <= '0;
+      exp_avail_q     <= '0;
+      row_avail_q     <= '0;
+      operand_avail_q <= '0;
+      in_flight_q     <= '0;
+      emit_used_q     <= '0;
+      groups_q        <= '0;
+      slot_q          <= '0;
+      slot_row_q      <= first_row;
+    end else begin
+      init_avail_q    <= init_avail_q + 10'(init_arrived_i) - 10'(init_used);
+      exp_avail_q     <= exp_avail_q + 10'(exponent_arrived_i) - 10'(exp_used);
+      row_avail_q     <= row_avail_q + 2'(row_arrived_i) - 2'(row_used);
+      operand_avail_q <= operand_avail_q + 9'(operand_arrived_i) - 9'(operand_used);
+      in_flight_q     <= in_flight_q + 10'(accepted) - 10'(retire_i);
+      emit_used_q     <= emit_used_q + 6'(emit_used) - 6'(emit_taken_i);
+      groups_q        <= groups_q + 2'(state_q == StGroup && state_d == StCheck)
+                                  - 2'(retire_group_i);
+      if (row_used) parity_q <= !parity_q;
+      if (operand_used) begin
+        slot_q     <= slot_q + 5'd1;
+        slot_row_q <= (slot_q == 5'(OperandSlots - 1)) ? first_row
+                                                       : slot_row_q + TabRowBits'(job_i.rows);
+      end
+      if (group_end) begin
+        left_q   <= left_q - 32'(n_q);
+        buffer_q <= !buffer_q;
+      end
+    end
+
+    if (state_q == StGroup) begin
+      n_q          <= (left_q < 32'(job_i.cap)) ? left_q[8:0] : job_i.cap;
+      context_q    <= '0;
+      round_q      <= '0;
+      in_windows_q <= 1'b0;
+      step_q       <= 3'(PowWindow);
+      window_q     <= job_i.length - 32'd1;
+      entry_offset_q <= TabRowBits'(job_i.rows) << 1;
+    end
+
+    if (state_q == StGroup || (accepted && last_context)) begin
+      // (after the last round StGroup sets it again for the other half)
+      acc_row_q <= group_row;
+      ctx_row_q <= first_row;
+      exp_row_q <= '0;
+    end else if (accepted) begin
+      acc_row_q <= acc_row_q + AccRowBits'(job_i.rows);
+      ctx_row_q <= ctx_row_q + ctx_step;
+      exp_row_q <= exp_row_q + ExpRowBits'(job_i.exp_rows);
+    end
+
+    if (accepted && state_q == StRequest) begin
+      context_q <= last_context ? '0 : context_q + 9'd1;
+      if (last_context) begin
+        if (is_pow && in_windows_q) begin
+          step_q <= (step_q == 3'(PowWindow)) ? '0 : step_q + 3'd1;
+          if (step_q == 3'(PowWindow)) window_q <= window_q - 32'd1;
+        end else if (is_pow && round_q == 33'd14) begin
+          in_windows_q <= 1'b1;
+        end
+        round_q <= round_q + 33'd1;
+        if (to_table) entry_offset_q <= entry_offset_q + TabRowBits'(job_i.rows);
+      end
+    end
+
+    if (state_q == StAddress) begin
+      m_req_a_row         <= a_is_one ? '0 : acc_row_q;
+      m_req_b_is_acc      <= (b_src == SrcAcc);
+      m_req_b_row         <= b_row;
+      m_req_dst_row       <= acc_row_q;
+      m_req_to_table      <= to_table;
+      m_req_tab_row       <= ctx_row_q + entry_offset_q;
+      m_req_emit          <= emit;
+      m_req_last_of_round <= last_context;
+      m_req_last_of_group <= last_context && last_round;
+    end
+  end
+
+`ifndef SYNTHESIS
+  always_ff @(posedge clk) begin
+    if (rst_n && state_q != StIdle) begin
+      a_emit_room : assert (emit_used_q <= job_i.emit_cap);
+      a_groups    : assert (groups_q <= 2'd2);
+      a_rows      : assert (!row_used || row_avail_q != '0);
+    end
+  end
+`endif
+
+endmodule
+
+`default_nettype wire

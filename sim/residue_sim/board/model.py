@@ -1,0 +1,212 @@
+"""The card in this process: registers, memory and clock of the Verilated `residue_card`."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from residue.errors import DeviceError
+
+__all__ = ["Card", "Fault", "FaultKind", "Latency"]
+
+_REACHED, _FAILED = 1, -1
+
+
+class FaultKind(IntEnum):
+    """What goes wrong when the card touches an address."""
+
+    READ_ERROR = 0
+    WRITE_ERROR = 1
+    HANG = 2
+    FLIP = 3
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault of the memory, for tests of recovery.
+
+    Attributes:
+        kind: READ_ERROR and WRITE_ERROR answer SLVERR; HANG never answers again, on any channel,
+            until the faults are cleared; FLIP inverts a bit of what is written.
+        low: first byte address it concerns.
+        high: address after the last one.
+        bit: bit of the bus word that FLIP inverts.
+        count: bus words (HANG: bursts) it still hits; negative: all.
+    """
+
+    kind: FaultKind
+    low: int
+    high: int
+    bit: int = 0
+    count: int = -1
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How fast the memory answers.
+
+    Attributes:
+        cycles: from an accepted burst to its answer; the mean of it if `random`.
+        random: latencies vary from 0 to twice `cycles`, and every channel pauses now and then.
+    """
+
+    cycles: int = 8
+    random: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Latency:
+        """From `fast`, a number of cycles, `random` or `random:CYCLES`.
+
+        Raises:
+            ValueError: anything else, or more than 10,000 cycles.
+        """
+        match = re.fullmatch(r"fast|(\d{1,5})|(random)(?::(\d{1,5}))?", text)
+        cycles = int(match[1] or match[3] or (32 if match[2] else 8)) if match else -1
+        if match is None or cycles > 10_000:
+            raise ValueError(
+                f"latency {text!r}: expected fast, a number of cycles up to 10000, random or "
+                "random:CYCLES"
+            )
+        return cls(cycles, bool(match[2]))
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    handle, u32, u64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
+    for name, result, *arguments in (
+        ("create", handle, u64, u64, u32, ctypes.c_int, u64, ctypes.c_char_p),
+        ("destroy", None),
+        ("memory", handle),
+        ("cycles", u64),
+        ("interrupt", ctypes.c_int),
+        ("error", ctypes.c_char_p),
+        ("reset", None),
+        ("read", ctypes.c_int, u32, ctypes.POINTER(u32)),
+        ("write", ctypes.c_int, u32, u32),
+        ("run", ctypes.c_int, u64, u32, u32, u32),
+        ("step", ctypes.c_int, u64),
+        ("stop", None),
+        ("add_fault", None, ctypes.c_int, u64, u64, u32, ctypes.c_int64),
+        ("clear_faults", None),
+    ):
+        function = getattr(library, f"card_{name}")
+        function.restype = result
+        function.argtypes = arguments if name == "create" else [handle, *arguments]
+    return library
+
+
+class Card:
+    """One simulated card with its memory. Not thread-safe, except `stop`.
+
+    Args:
+        library: what `card_library` built.
+        memory_base: physical address of the memory's first byte, a multiple of 4096.
+        memory_bytes: its size, a multiple of 4096; pages are committed when first touched.
+        latency: how fast the memory answers.
+        seed: of the random latencies and pauses.
+        trace: file for an FST waveform; the library must be built for it.
+
+    Attributes:
+        memory: ``(memory_bytes,) uint8``, the memory itself, valid until `close`.
+    """
+
+    def __init__(
+        self,
+        library: Path,
+        *,
+        memory_base: int,
+        memory_bytes: int,
+        latency: Latency | None = None,
+        seed: int = 1,
+        trace: Path | None = None,
+    ) -> None:
+        latency = latency or Latency()
+        self._library = _load(library)
+        self._handle: int | None = self._library.card_create(
+            memory_base,
+            memory_bytes,
+            latency.cycles,
+            latency.random,
+            seed & (2**64 - 1),
+            None if trace is None else str(trace).encode(),
+        )
+        if self._handle is None:
+            raise MemoryError(f"no address space for {memory_bytes} bytes of simulated memory")
+        pages = (ctypes.c_uint8 * memory_bytes).from_address(self._library.card_memory(self._handle))
+        self.memory: NDArray[np.uint8] = np.frombuffer(pages, np.uint8)
+        self.memory_base = memory_base
+
+    @property
+    def cycles(self) -> int:
+        """Clock cycles simulated so far."""
+        return int(self._library.card_cycles(self._live()))
+
+    @property
+    def interrupt(self) -> bool:
+        """Level of the card's interrupt."""
+        return bool(self._library.card_interrupt(self._live()))
+
+    def reset(self) -> None:
+        """Pulse the reset input; what was under way on the buses is forgotten, memory stays."""
+        self._library.card_reset(self._live())
+
+    def read32(self, offset: int) -> int:
+        """Read a register over AXI4-Lite. Raises `DeviceError` on an error answer or none."""
+        value = ctypes.c_uint32()
+        self._check(self._library.card_read(self._live(), offset, ctypes.byref(value)))
+        return value.value
+
+    def write32(self, offset: int, value: int) -> None:
+        """Write a register over AXI4-Lite. Raises `DeviceError` on an error answer or none."""
+        self._check(self._library.card_write(self._live(), offset, value))
+
+    def run_until(self, offset: int, mask: int, value: int, max_cycles: int) -> bool:
+        """Clock until register & mask == value; False if cycles were spent or `stop` was called.
+
+        Raises:
+            DeviceError: the card broke a rule of its buses.
+        """
+        status = self._library.card_run(self._live(), max_cycles, offset, mask, value)
+        self._check(status)
+        return bool(status == _REACHED)
+
+    def step(self, cycles: int) -> None:
+        """Clock the card. Raises `DeviceError` if it broke a rule of its buses."""
+        self._check(self._library.card_step(self._live(), cycles))
+
+    def stop(self) -> None:
+        """Make a `run_until` in another thread return soon; else the next one."""
+        self._library.card_stop(self._live())
+
+    def add_fault(self, fault: Fault) -> None:
+        """Let the memory misbehave from now on."""
+        self._library.card_add_fault(
+            self._live(), fault.kind, fault.low, fault.high, fault.bit, fault.count
+        )
+
+    def clear_faults(self) -> None:
+        """Let the memory behave again; what hung is answered."""
+        self._library.card_clear_faults(self._live())
+
+    def close(self) -> None:
+        """End the model and its waveform; a second call does nothing."""
+        if self._handle is not None:
+            self.memory = np.empty(0, np.uint8)
+            self._library.card_destroy(self._handle)
+            self._handle = None
+
+    def _live(self) -> int:
+        if self._handle is None:
+            raise DeviceError("the simulated card is closed")
+        return self._handle
+
+    def _check(self, status: int) -> None:
+        if status == _FAILED:
+            reason = self._library.card_error(self._live()).decode()
+            raise DeviceError(f"simulated card: {reason}; it needs a reset")

@@ -1,0 +1,102 @@
+"""What `hw/` holds: RTL sources in dependency order and the named configurations, typed."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import yaml
+
+from residue_sim.golden import digit_count
+
+__all__ = ["Configuration", "configurations", "hw_root", "source_files", "sources_for"]
+
+
+def hw_root() -> Path:
+    """The folder `hw/`: `$RESIDUE_HW`, else the one of this checkout.
+
+    Raises:
+        FileNotFoundError: neither holds a source manifest.
+    """
+    named = os.environ.get("RESIDUE_HW")
+    root = Path(named) if named else Path(__file__).resolve().parents[2] / "hw"
+    if not (root / "sources.yaml").is_file():
+        raise FileNotFoundError(
+            f"no sources.yaml in {root}: run from a checkout of residue or point RESIDUE_HW at "
+            "its hw folder"
+        )
+    return root
+
+
+def source_files(*areas: str, root: Path | None = None) -> list[Path]:
+    """Files of the given areas (all areas if none is given), in dependency order."""
+    root = root or hw_root()
+    manifest: dict[str, list[str]] = yaml.safe_load((root / "sources.yaml").read_text())
+    if unknown := set(areas) - manifest.keys():
+        raise KeyError(f"no area {sorted(unknown)} in sources.yaml, only {sorted(manifest)}")
+    chosen = [area for area in manifest if not areas or area in areas]
+    return [root / name for area in chosen for name in manifest[area]]
+
+
+def sources_for(top: str, *, root: Path | None = None) -> list[Path]:
+    """The file of module `top` and all files it uses, in dependency order.
+
+    A file uses another one when it mentions the other's module (or package) name.
+    """
+    files = {path.stem: path for path in source_files(root=root)}
+    if top not in files:
+        raise KeyError(f"no module {top} in sources.yaml")
+    needed: set[str] = set()
+    todo = [top]
+    while todo:
+        name = todo.pop()
+        if name not in needed:
+            needed.add(name)
+            words = set(re.findall(r"\b[A-Za-z_]\w*", _without_comments(files[name].read_text())))
+            todo += sorted(words & files.keys())
+    return [path for name, path in files.items() if name in needed]
+
+
+def _without_comments(text: str) -> str:
+    return re.sub(r"//.*?$|/\*.*?\*/", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One named entry of `hw/configs.yaml`; the fields are explained there."""
+
+    name: str
+    word_bits: int
+    digit_bits: int
+    elements: int
+    rings: int
+    contexts: int
+    max_modulus_bits: int
+    max_exponent_bits: int
+    axi_data_bits: int
+    table_entries: int
+
+    def __post_init__(self) -> None:
+        if self.word_bits != 3 * self.digit_bits:
+            raise ValueError(f"configuration {self.name}: word_bits must be 3 * digit_bits")
+
+    @property
+    def max_words(self) -> int:
+        """Words of a residue at the largest modulus."""
+        return digit_count(self.max_modulus_bits, self.word_bits)
+
+
+@functools.cache
+def configurations() -> dict[str, Configuration]:
+    """The entries of `hw/configs.yaml` by name."""
+    entries: dict[str, dict[str, int]] = yaml.safe_load((hw_root() / "configs.yaml").read_text())
+    wanted = {field.name for field in fields(Configuration)} - {"name"}
+    for name, entry in entries.items():
+        if entry.keys() != wanted:
+            raise ValueError(
+                f"configs.yaml, {name}: {sorted(entry.keys() ^ wanted)} missing or unknown"
+            )
+    return {name: Configuration(name=name, **entry) for name, entry in entries.items()}
