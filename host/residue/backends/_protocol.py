@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Backend", "Limbs", "Modulus", "OperationStats", "ResidueArray"]
+__all__ = [
+    "Backend",
+    "Limbs",
+    "Modulus",
+    "OperationStats",
+    "ResidueArray",
+    "SupportsPowVar",
+]
 
 Limbs = NDArray[np.uint64]
 """``(n, limbs) uint64``: n unsigned integers, little-endian 64-bit limbs, C-contiguous."""
@@ -18,7 +25,7 @@ Limbs = NDArray[np.uint64]
 class Modulus:
     """An odd modulus known to a backend. Equal values are equal moduli on any backend."""
 
-    value: int
+    value: int = field(repr=False)  # the primes of a private key pass through here
 
     @property
     def bits(self) -> int:
@@ -151,3 +158,11 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release the device. Arrays become unusable."""
+
+
+@runtime_checkable
+class SupportsPowVar(Protocol):
+    """What a backend may offer besides: a faster `Backend.pow` for exponents that need no hiding."""
+
+    def pow_var(self, a: ResidueArray, exponents: Limbs, bits: int) -> ResidueArray:
+        """As `Backend.pow`, but its time may depend on the exponents."""
