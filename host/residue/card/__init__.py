@@ -1,0 +1,1 @@
+"""The driver of the card: everything between residue arrays and a board's two ports."""

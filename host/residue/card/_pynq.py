@@ -1,0 +1,218 @@
+"""Boards under the `pynq` package: local ones, XRT cards, and remote ones (PYNQ.remote).
+
+`pynq` is imported here alone, and only when a board is opened: it takes seconds, and looks for
+devices as it does. Completion is polled: PYNQ has no interrupts on remote boards, and on local ones
+only through an AXI interrupt controller that the card's overlays do not have.
+
+A remote buffer is a host copy that travels as a whole: writes may stop early, but start at the
+buffer's start; reads bring all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from residue.card._port import Bytes
+from residue.errors import BackendError, DeviceError, DeviceTimeout
+
+__all__ = ["PynqPort", "board_in_sight", "open_board"]
+
+_CARD = "residue:residue:residue_card"
+_OVERLAY = "RESIDUE_OVERLAY"
+_REMOTE = "PYNQ_REMOTE_DEVICES"
+# Seconds after which an unanswered call to a remote board is given up.
+_DEADLINE = 60.0
+
+_lock = threading.Lock()
+_remotes: dict[str, Any] = {}
+
+
+def board_in_sight() -> bool:
+    """Whether a board is configured here, without touching it."""
+    return bool(
+        os.environ.get(_REMOTE)
+        or os.environ.get("XILINX_XRT")
+        or os.path.exists("/proc/device-tree/chosen/pynq_board")
+    )
+
+
+def open_board(address: str | None = None, overlay: str | None = None) -> PynqPort:
+    """Load the card's overlay on a board.
+
+    Args:
+        address: of a board that serves PYNQ.remote; None: the first device that `pynq` finds
+            (``PYNQ_REMOTE_DEVICES`` names remote ones).
+        overlay: the bitstream, with its `.hwh` beside it; None: the file that ``RESIDUE_OVERLAY``
+            names.
+
+    Raises:
+        BackendError: `pynq` is not installed, or no overlay is named.
+        DeviceError: there is no board, it does not answer, or the overlay holds no card.
+    """
+    bitfile = Path(overlay or os.environ.get(_OVERLAY, ""))
+    if not bitfile.is_file():
+        raise BackendError(
+            f"no overlay for the card: {_OVERLAY} must name the board's .bit or .xclbin file, "
+            f"with its .hwh beside it; it is {str(bitfile)!r}"
+        )
+    with _lock, _translated(address or "the board"), _one_process_at_a_time():
+        pynq = _import_pynq(address)
+        if address:
+            device = _remotes[address] = _remotes.get(address) or _connect(address)
+        else:
+            device = pynq.Device.active_device
+        # pynq sets clocks and port widths of whatever device is active.
+        pynq.Device.active_device = device
+        loaded = pynq.Overlay(str(bitfile), device=device)
+        for ip in loaded.ip_dict.values():
+            if str(ip.get("type", "")).startswith(_CARD):
+                return PynqPort(pynq, device, ip["phys_addr"], ip["addr_range"])
+    raise DeviceError(f"the overlay {bitfile.name} holds no {_CARD}")
+
+
+class PynqPort:
+    """A card behind `pynq`; see `residue.card._port.Port`."""
+
+    has_interrupt = False
+
+    def __init__(self, pynq: Any, device: Any, address: int, length: int) -> None:
+        self._pynq = pynq
+        self._device = device
+        self._mmio = pynq.MMIO(address, length, device=device)
+        self.partial_writes = not device.has_capability("REMOTE")
+        self.name = str(getattr(device, "ip_addr", None) or device.name)
+
+    def read32(self, offset: int) -> int:
+        """Read a register."""
+        with _translated(self.name):
+            return int(self._mmio.read(offset))
+
+    def write32(self, offset: int, value: int) -> None:
+        """Write a register."""
+        with _translated(self.name):
+            self._mmio.write(offset, value)
+
+    def allocate(self, nbytes: int) -> _Buffer:
+        """Allocate a buffer."""
+        with _translated(self.name):
+            array = self._pynq.allocate((nbytes,), dtype="u1", target=self._device)
+            if getattr(array, "buffer_id", None) == "":
+                raise MemoryError(f"the board at {self.name} has no {nbytes} bytes left")
+            return _Buffer(array, self.name)
+
+    def wait_interrupt(self, timeout: float) -> bool:
+        """Never called: there is no interrupt."""
+        raise DeviceError("this board offers no interrupt")
+
+    def close(self) -> None:
+        """Leave the board: its overlay stays loaded, and `pynq` keeps the connection."""
+
+
+class _Buffer:
+    """A buffer allocated by `pynq`."""
+
+    def __init__(self, array: Any, board: str) -> None:
+        self._array = array
+        self._board = board
+        self.physical_address = int(array.physical_address)
+        self.nbytes = int(array.nbytes)
+
+    def write(self, offset: int, data: Bytes) -> None:
+        with _translated(self._board):
+            part = self._array[offset : offset + data.nbytes]
+            part[:] = data
+            part.flush()
+
+    def read(self, offset: int, nbytes: int) -> Bytes:
+        with _translated(self._board):
+            if self._array.device.has_capability("REMOTE"):
+                self._array.invalidate()
+            else:
+                self._array[offset : offset + nbytes].invalidate()
+            return np.array(self._array[offset : offset + nbytes], np.uint8)
+
+    def free(self) -> None:
+        with _translated(self._board):
+            self._array.freebuffer()
+
+
+def _import_pynq(address: str | None) -> Any:
+    """`pynq`, told before its import that remote boards are meant."""
+    before = os.environ.get(_REMOTE)
+    if address and not before:
+        os.environ[_REMOTE] = address
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # notices about what is not used here
+            import pynq
+    except ImportError as error:
+        raise BackendError("a card needs the pynq package: install residue[board]") from error
+    finally:
+        if not before:
+            os.environ.pop(_REMOTE, None)
+    return pynq
+
+
+def _connect(address: str) -> Any:
+    """The board at `address`, with a deadline on every call to it."""
+    import grpc
+    from pynq.pl_server.remote_device import RemoteDevice
+
+    class Deadline(
+        grpc.UnaryUnaryClientInterceptor,  # type: ignore[misc]
+        grpc.UnaryStreamClientInterceptor,  # type: ignore[misc]
+        grpc.StreamUnaryClientInterceptor,  # type: ignore[misc]
+    ):
+        def intercept_unary_unary(self, call: Any, details: Any, request: Any) -> Any:
+            return call(details._replace(timeout=_DEADLINE), request)
+
+        intercept_unary_stream = intercept_unary_unary
+        intercept_stream_unary = intercept_unary_unary
+
+    device = RemoteDevice(len(_remotes), address)
+    channel = grpc.intercept_channel(device.client.channel, Deadline())
+    device._stub = {name: type(stub)(channel) for name, stub in device._stub.items()}
+    return device
+
+
+@contextlib.contextmanager
+def _one_process_at_a_time() -> Iterator[None]:
+    """Loading an overlay writes state files into the pynq package, which others must not see."""
+    path = Path(tempfile.gettempdir()) / f"residue-overlay-{os.getuid()}.lock"
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pynq's notices, unclosed files among them
+            yield
+
+
+@contextlib.contextmanager
+def _translated(board: str) -> Iterator[None]:
+    """Raise what `pynq` and gRPC raise as errors of ours."""
+    try:
+        yield
+    except (BackendError, MemoryError):
+        raise
+    except Exception as error:
+        code = getattr(error, "code", None)
+        status = getattr(code() if callable(code) else None, "name", "")
+        if status == "RESOURCE_EXHAUSTED":
+            raise MemoryError(f"the board at {board} has no memory left") from error
+        kind = DeviceTimeout if status == "DEADLINE_EXCEEDED" else DeviceError
+        raise kind(f"{board} does not answer: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    details = getattr(error, "details", None)
+    text = str((details() if callable(details) else None) or error)
+    return text.splitlines()[0] if text else type(error).__name__
