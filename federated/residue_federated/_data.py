@@ -1,0 +1,163 @@
+"""A party's table: read, checked, scaled."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from residue_federated._jobs import FileData, Job, SklearnData
+from residue_federated.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Scaling", "Table", "load_table"]
+
+_GUEST_COLUMNS = {"breast_cancer": 10, "diabetes": 4}
+"""How many of the last columns the guest holds."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """``scaled = (raw - mean) / deviation`` per column; a constant column's deviation is 1."""
+
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> Scaling:
+        """The scaling that gives `values` mean 0 and variance 1."""
+        deviation = np.asarray(values.std(axis=0))
+        return cls(np.asarray(values.mean(axis=0)), np.where(deviation > 0, deviation, 1.0))
+
+    def apply(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Raw to scaled."""
+        return np.asarray((values - self.mean) / self.deviation)
+
+    def undo(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scaled to raw."""
+        return np.asarray(values * self.deviation + self.mean)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows in ascending order of identifier.
+
+    ids: identifiers, unique. columns: feature names. x: ``(rows, columns) float64``, finite.
+    y: ``(rows,) float64`` at the guest, -1 and 1 for a classifier; None at a host.
+    x_scaling, y_scaling: what was done to the raw values.
+    """
+
+    ids: list[str]
+    columns: list[str]
+    x: NDArray[np.float64]
+    y: NDArray[np.float64] | None = None
+    x_scaling: Scaling | None = None
+    y_scaling: Scaling | None = None
+
+    def digest(self, job: str) -> bytes:
+        """SHA-256 over the job's digest and the ordered identifiers."""
+        text = "\n".join([job, *self.ids])
+        return hashlib.sha256(text.encode()).digest()
+
+    def standardised(self, *, target: bool) -> Table:
+        """The table with columns, and with `target` the label, scaled to mean 0 and variance 1."""
+        x_scaling = Scaling.of(self.x)
+        out = replace(self, x=x_scaling.apply(self.x), x_scaling=x_scaling)
+        if target and self.y is not None:
+            y_scaling = Scaling.of(self.y)
+            out = replace(out, y=y_scaling.apply(self.y), y_scaling=y_scaling)
+        return out
+
+
+def load_table(job: Job, party: str) -> Table:
+    """The table of a guest or host.
+
+    Raises `DataError` if it cannot be read, is empty, has missing, infinite or non-numeric values,
+    repeated identifiers, or labels that the algorithm does not know.
+    """
+    source = job.party(party).data
+    if isinstance(source, SklearnData):
+        table = _from_sklearn(job, party, source)
+    elif isinstance(source, FileData):
+        table = _from_file(party, source)
+    else:
+        raise DataError(f"{party}: no data given")
+    if len(table.ids) < 2 or not table.columns:
+        raise DataError(f"{party}: at least two rows and one feature are needed")
+    classifier = job.algorithm == "logistic_regression"
+    if table.y is not None and classifier:
+        table = replace(table, y=_signs(party, table.y))
+    return table.standardised(target=not classifier) if job.training.standardise else table
+
+
+def _from_sklearn(job: Job, party: str, source: SklearnData) -> Table:
+    from sklearn import datasets  # type: ignore[import-untyped]
+
+    bunch = getattr(datasets, f"load_{source.sklearn}")()
+    split = bunch.data.shape[1] - _GUEST_COLUMNS[source.sklearn]
+    hosts = [host.name for host in job.hosts]
+    if party == job.guest.name:
+        chosen = np.arange(split, bunch.data.shape[1])
+    else:
+        chosen = np.array_split(np.arange(split), len(hosts))[hosts.index(party)]
+    names = [str(bunch.feature_names[i]) for i in chosen]
+    ids = [f"{i:06d}" for i in range(len(bunch.data))]
+    y = bunch.target.astype(np.float64) if party == job.guest.name else None
+    return Table(ids, names, bunch.data[:, chosen].astype(np.float64), y)
+
+
+def _from_file(party: str, source: FileData) -> Table:
+    import pandas as pd
+
+    name = source.file.name
+    try:
+        if source.file.suffix == ".csv":
+            frame = pd.read_csv(source.file, dtype={source.id: str})
+        else:
+            frame = pd.read_parquet(source.file)
+    except (OSError, ValueError, ImportError) as error:
+        raise DataError(f"{party}: cannot read {source.file}: {error}") from error
+    special = [source.id] if source.label is None else [source.id, source.label]
+    features = source.features or [str(c) for c in frame.columns if c not in special]
+    absent = [column for column in [*special, *features] if column not in frame.columns]
+    if absent:
+        raise DataError(f"{party}: {name} has no column {', '.join(absent)}")
+    if frame[source.id].isna().any():
+        raise DataError(f"{party}: {name} has rows without an identifier in '{source.id}'")
+    frame = frame.assign(**{source.id: frame[source.id].astype(str)}).sort_values(source.id)
+    repeated = frame.loc[frame[source.id].duplicated(), source.id]
+    if len(repeated):
+        raise DataError(f"{party}: {name} repeats identifier '{repeated.iloc[0]}'")
+    y = None if source.label is None else _numbers(party, frame, [source.label])[:, 0]
+    x = _numbers(party, frame, features)
+    return Table(frame[source.id].tolist(), features, x, y)
+
+
+def _numbers(party: str, frame: pd.DataFrame, columns: list[str]) -> NDArray[np.float64]:
+    """Columns as finite float64; the error names column and count, never a value."""
+    out = np.empty((len(frame), len(columns)))
+    for j, column in enumerate(columns):
+        try:
+            out[:, j] = frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{party}: column '{column}' is not numeric") from error
+        bad = int(np.count_nonzero(~np.isfinite(out[:, j])))
+        if bad:
+            raise DataError(
+                f"{party}: column '{column}' has {bad} missing or infinite value(s): "
+                "impute or drop these rows first"
+            )
+    return out
+
+
+def _signs(party: str, y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Labels 0/1 or -1/1 as -1/1."""
+    kinds = set(np.unique(y).tolist())
+    if kinds not in ({0.0, 1.0}, {-1.0, 1.0}):
+        raise DataError(f"{party}: labels must be two classes, coded 0 and 1 or -1 and 1")
+    return np.where(y > 0, 1.0, -1.0)

@@ -1,0 +1,453 @@
+"""Messages between parties: gRPC with mutual TLS, at least once, de-duplicated, bounded.
+
+Every party runs one `Endpoint`, which serves the others and calls them. `send` returns once the
+peer has the message; a broken connection is retried under the same sequence number, so the peer
+keeps one copy. `receive` waits for the message of a given peer and tag, and while it waits asks the
+peer now and then whether it is alive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+# A broken handshake is reported by us, once, in words; gRPC's own log lines would double it.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+import grpc  # type: ignore[import-untyped]
+
+from residue_federated._certificates import Identity
+from residue_federated._jobs import Transport
+from residue_federated.errors import (
+    MessageTooLarge,
+    PeerFailed,
+    PeerLost,
+    PeerRefused,
+    ProtocolError,
+    TransportError,
+)
+from residue_federated.proto import v1
+
+__all__ = ["PROTOCOL_VERSION", "Endpoint", "Message", "Traffic"]
+
+PROTOCOL_VERSION = 1
+_SERVICE = "residue.federated.v1.Exchange"
+_HEARTBEAT = 2.0
+"""Seconds between questions to a peer that is being waited for."""
+_RPC_TIMEOUT = 10.0
+_MAX_WAITING = 256
+"""Messages of one sender that may wait to be received."""
+_MAX_REASON = 500
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message as it crossed the border of a party."""
+
+    sender: str
+    receiver: str
+    tag: str
+    data: bytes
+
+
+@dataclass
+class Traffic:
+    """What one party has sent: messages and bytes of payload, repetitions not counted."""
+
+    messages: int = 0
+    bytes: int = 0
+
+
+class Endpoint:
+    """A party's door to the others. Use as a context manager; safe to use from several threads."""
+
+    def __init__(
+        self,
+        party: str,
+        job: str,
+        identity: Identity,
+        settings: Transport,
+        *,
+        listen: str = "127.0.0.1:0",
+        observer: Callable[[Message], None] | None = None,
+    ) -> None:
+        self._party = party
+        self._job = job
+        self._identity = identity
+        self._settings = settings
+        self._observer = observer
+        self._max_bytes = int(settings.max_message_mib * 2**20)
+        self._peers: dict[str, str] = {}
+        self._channels: dict[str, Any] = {}
+        self._met: set[str] = set()
+        self._send_lock = threading.Lock()
+        self._sent: dict[str, int] = {}
+        self._arrival = threading.Condition()
+        self._received: dict[str, int] = {}
+        self._mail: dict[tuple[str, str], v1.Payload] = {}
+        self._aborted: PeerFailed | None = None
+        self.traffic = Traffic()
+        self._server, self.port = self._serve(listen)
+
+    def __enter__(self) -> Endpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def connect(self, peers: Mapping[str, str]) -> None:
+        """Name the peers and their addresses, and wait until each has answered.
+
+        Raises `PeerRefused` if one is not who it should be, does not accept us or runs another
+        job; `PeerLost` if one has not answered within ``connect_timeout``.
+        """
+        with self._arrival:
+            self._peers = dict(peers)
+        for peer, address in peers.items():
+            self._channels[peer] = grpc.secure_channel(
+                address,
+                self._channel_credentials(),
+                options=[
+                    ("grpc.ssl_target_name_override", peer),
+                    ("grpc.initial_reconnect_backoff_ms", 100),
+                    ("grpc.min_reconnect_backoff_ms", 100),
+                    ("grpc.max_reconnect_backoff_ms", 1000),
+                    ("grpc.use_local_subchannel_pool", 1),
+                ],
+            )
+        for peer in peers:
+            self._retry(peer, self._settings.connect_timeout, partial(self._hello, peer))
+            self._met.add(peer)
+
+    def send(self, peer: str, tag: str, payload: v1.Payload) -> None:
+        """Deliver one message; returns when the peer has it.
+
+        Raises `MessageTooLarge` before sending anything over the job's bound, else as `receive`.
+        """
+        data = payload.SerializeToString()
+        if len(data) > self._max_bytes:
+            raise MessageTooLarge(
+                f"{self._party}: message '{tag}' to {peer} has {len(data):,} bytes, more than the "
+                f"job's bound of {self._max_bytes:,}: raise transport.max_message_mib or lower "
+                "training.batch_size"
+            )
+        with self._send_lock:
+            sequence = self._sent.get(peer, 0) + 1
+            header = v1.Header(
+                protocol=PROTOCOL_VERSION,
+                job=self._job,
+                sender=self._party,
+                sequence=sequence,
+                tag=tag,
+                size=len(data),
+                sha256=hashlib.sha256(data).digest(),
+            )
+            self._retry(
+                peer, self._settings.peer_timeout, partial(self._transmit, peer, header, data)
+            )
+            self._sent[peer] = sequence
+            self.traffic.messages += 1
+            self.traffic.bytes += len(data)
+        if self._observer is not None:
+            self._observer(Message(self._party, peer, tag, data))
+
+    def receive(self, peer: str, tag: str, *, idle: Callable[[], bool] | None = None) -> v1.Payload:
+        """The message `tag` of `peer`, waiting for it if need be.
+
+        `idle` is called again and again while there is nothing to receive, until it returns False;
+        a call should take well under a second.
+
+        Raises `PeerFailed` if any party stopped on an error, `PeerLost` if `peer` stops answering
+        for ``peer_timeout`` or does not send within ``message_timeout``.
+        """
+        start = time.monotonic()
+        asked = start
+        while True:
+            with self._arrival:
+                if (peer, tag) not in self._mail and self._aborted is None and idle is None:
+                    self._arrival.wait(timeout=_HEARTBEAT / 4)
+                if (peer, tag) in self._mail:
+                    return self._mail.pop((peer, tag))
+                if self._aborted is not None:
+                    raise self._aborted
+            if idle is not None and not idle():
+                idle = None
+            now = time.monotonic()
+            if now - start > self._settings.message_timeout:
+                raise PeerLost(
+                    f"{peer} is alive but has not sent '{tag}' within "
+                    f"{self._settings.message_timeout:g} s (transport.message_timeout)"
+                )
+            if now - asked > _HEARTBEAT:
+                self._retry(
+                    peer,
+                    self._settings.peer_timeout,
+                    partial(self._hello, peer),
+                    unless=lambda: (peer, tag) in self._mail,
+                )
+                asked = time.monotonic()
+
+    def abort(self, reason: str) -> None:
+        """Tell every peer, as far as it can be reached, that this party stops on an error."""
+        request = v1.AbortRequest(job=self._job, sender=self._party, reason=reason[:_MAX_REASON])
+        calls = [
+            channel.unary_unary(
+                f"/{_SERVICE}/Abort",
+                request_serializer=v1.AbortRequest.SerializeToString,
+                response_deserializer=v1.Ack.FromString,
+            ).future(request, timeout=2.0)
+            for channel in self._channels.values()
+        ]
+        for call in calls:
+            call.exception()
+
+    def close(self) -> None:
+        """Close connections and stop serving."""
+        for channel in self._channels.values():
+            channel.close()
+        self._server.stop(grace=0.5).wait()
+
+    # Calls.
+
+    def _channel_credentials(self) -> Any:
+        return grpc.ssl_channel_credentials(
+            root_certificates=self._identity.authority.read_bytes(),
+            private_key=self._identity.key.read_bytes(),
+            certificate_chain=self._identity.certificate.read_bytes(),
+        )
+
+    def _hello(self, peer: str) -> None:
+        call = self._channels[peer].unary_unary(
+            f"/{_SERVICE}/Hello",
+            request_serializer=v1.HelloRequest.SerializeToString,
+            response_deserializer=v1.HelloReply.FromString,
+        )
+        request = v1.HelloRequest(protocol=PROTOCOL_VERSION, job=self._job, sender=self._party)
+        call(request, timeout=_RPC_TIMEOUT)
+
+    def _transmit(self, peer: str, header: v1.Header, data: bytes) -> None:
+        step = self._settings.chunk_kib * 1024
+
+        def chunks() -> Iterator[v1.Chunk]:
+            yield v1.Chunk(header=header)
+            for at in range(0, len(data), step):
+                yield v1.Chunk(data=data[at : at + step])
+
+        call = self._channels[peer].stream_unary(
+            f"/{_SERVICE}/Send",
+            request_serializer=v1.Chunk.SerializeToString,
+            response_deserializer=v1.Ack.FromString,
+        )
+        # Ample for the slowest line that is of use, so that a dead one is noticed.
+        call(chunks(), timeout=_RPC_TIMEOUT + len(data) / 2**17)
+
+    def _retry(
+        self,
+        peer: str,
+        patience: float,
+        attempt: Callable[[], None],
+        unless: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Call until it succeeds; a peer that is out of reach has `patience` seconds to return.
+
+        `unless` ends it early: what the caller waits for has come.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            with self._arrival:
+                if self._aborted is not None:
+                    raise self._aborted
+                if unless():
+                    return
+            try:
+                return attempt()
+            except grpc.RpcError as error:
+                code, details = error.code(), error.details() or ""
+            if code in _FATAL:
+                raise _FATAL[code](f"{peer} refused {self._party}: {details}")
+            if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise TransportError(f"{peer}: {code.name.lower()}: {details}")
+            refusal = self._handshake_fault(peer)
+            if refusal is not None:
+                raise PeerRefused(refusal)
+            if time.monotonic() > deadline:
+                raise PeerLost(f"{peer} at {self._peers[peer]} has not answered for {patience:g} s")
+            time.sleep(min(0.1, patience / 10))
+
+    def _handshake_fault(self, peer: str) -> str | None:
+        """Why the TLS handshake with a reachable peer fails, in words; None if it does not."""
+        host, _, port = self._peers[peer].rpartition(":")
+        context = ssl.create_default_context(cafile=str(self._identity.authority))
+        context.load_cert_chain(self._identity.certificate, self._identity.key)
+        context.set_alpn_protocols(["h2"])
+        try:
+            with (
+                socket.create_connection((host, int(port)), timeout=2.0) as plain,
+                context.wrap_socket(plain, server_hostname=peer) as secured,
+            ):
+                # With TLS 1.3 a refusal of our certificate shows here: an alert, or gRPC hangs up.
+                refused = not secured.recv(1) and peer not in self._met
+        except ssl.SSLCertVerificationError as error:
+            if "ostname" in error.verify_message:
+                return f"the party at {self._peers[peer]} is not {peer}: its certificate says so"
+            return (
+                f"{peer}'s certificate is not acceptable to {self._party} "
+                f"({error.verify_message}): it must be signed by the job's authority"
+            )
+        except ssl.SSLError as error:
+            return _not_accepted(peer, self._party, error.reason)
+        except OSError:
+            return None
+        return _not_accepted(peer, self._party, "it hangs up") if refused else None
+
+    # Service.
+
+    def _serve(self, listen: str) -> tuple[Any, int]:
+        def unary(
+            method: Callable[..., Any], request: type[Any], reply: type[Any], *, stream: bool
+        ) -> Any:
+            kind = (
+                grpc.stream_unary_rpc_method_handler
+                if stream
+                else grpc.unary_unary_rpc_method_handler
+            )
+            return kind(
+                method,
+                request_deserializer=request.FromString,
+                response_serializer=reply.SerializeToString,
+            )
+
+        handlers = {
+            "Hello": unary(self._on_hello, v1.HelloRequest, v1.HelloReply, stream=False),
+            "Send": unary(self._on_send, v1.Chunk, v1.Ack, stream=True),
+            "Abort": unary(self._on_abort, v1.AbortRequest, v1.Ack, stream=False),
+        }
+        server = grpc.server(
+            futures.ThreadPoolExecutor(max_workers=8, thread_name_prefix="residue-exchange"),
+            options=[("grpc.max_receive_message_length", 4 * 2**20), ("grpc.so_reuseport", 0)],
+        )
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
+        credentials = grpc.ssl_server_credentials(
+            [(self._identity.key.read_bytes(), self._identity.certificate.read_bytes())],
+            root_certificates=self._identity.authority.read_bytes(),
+            require_client_auth=True,
+        )
+        try:
+            port = server.add_secure_port(listen, credentials)
+        except RuntimeError as error:
+            raise TransportError(f"{self._party}: cannot listen on {listen}") from error
+        server.start()
+        return server, port
+
+    def _check_caller(self, context: Any, sender: str, job: str, protocol: int) -> None:
+        """End the call unless it comes from a peer of this job that its certificate names."""
+        names = context.auth_context().get("x509_common_name", [])
+        with self._arrival:
+            known = sender in self._peers
+        if not known and not self._peers:
+            context.abort(grpc.StatusCode.UNAVAILABLE, f"{self._party} is starting")
+        if names != [sender.encode()]:
+            certified = b", ".join(names).decode(errors="replace")
+            context.abort(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"the certificate names '{certified}', the message '{sender}'",
+            )
+        if not known:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, f"'{sender}' has no part in the job")
+        if protocol != PROTOCOL_VERSION:
+            context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"protocol version {protocol}, expected {PROTOCOL_VERSION}: update one of them",
+            )
+        if job != self._job:
+            context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "it runs another job: both need the same algorithm, parties and parameters",
+            )
+
+    def _on_hello(self, request: v1.HelloRequest, context: Any) -> v1.HelloReply:
+        self._check_caller(context, request.sender, request.job, request.protocol)
+        return v1.HelloReply(party=self._party)
+
+    def _on_abort(self, request: v1.AbortRequest, context: Any) -> v1.Ack:
+        self._check_caller(context, request.sender, request.job, PROTOCOL_VERSION)
+        with self._arrival:
+            if self._aborted is None:
+                reason = request.reason[:_MAX_REASON]
+                self._aborted = PeerFailed(f"{request.sender} stopped: {reason}")
+            self._arrival.notify_all()
+        return v1.Ack()
+
+    def _on_send(self, chunks: Iterator[v1.Chunk], context: Any) -> v1.Ack:
+        first = next(chunks, v1.Chunk())
+        header = first.header
+        self._check_caller(context, header.sender, header.job, header.protocol)
+        if header.size > self._max_bytes:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, self._too_large(header.tag))
+        data = bytearray()
+        for chunk in chunks:
+            data += chunk.data
+            if len(data) > header.size:
+                context.abort(
+                    grpc.StatusCode.INVALID_ARGUMENT, f"'{header.tag}' is longer than it declares"
+                )
+        if len(data) < header.size:  # the line broke; the sender repeats it
+            context.abort(grpc.StatusCode.UNAVAILABLE, f"'{header.tag}' arrived incomplete")
+        if hashlib.sha256(data).digest() != header.sha256:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"'{header.tag}' arrived corrupted")
+        payload = v1.Payload()
+        try:
+            payload.ParseFromString(bytes(data))
+        except Exception:  # protobuf's DecodeError has no public base of its own
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"'{header.tag}' is malformed")
+        return self._deliver(header, payload, context)
+
+    def _deliver(self, header: v1.Header, payload: v1.Payload, context: Any) -> v1.Ack:
+        with self._arrival:
+            last = self._received.get(header.sender, 0)
+            waiting = sum(sender == header.sender for sender, _ in self._mail)
+            fault = None
+            if header.sequence <= last:
+                return v1.Ack(duplicate=True)
+            if header.sequence != last + 1:
+                fault = f"message {header.sequence} follows message {last}"
+            elif (header.sender, header.tag) in self._mail or waiting >= _MAX_WAITING:
+                fault = f"'{header.tag}' was not asked for"
+            else:
+                self._received[header.sender] = header.sequence
+                self._mail[header.sender, header.tag] = payload
+                self._arrival.notify_all()
+        if fault is not None:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, fault)
+        return v1.Ack()
+
+    def _too_large(self, tag: str) -> str:
+        return (
+            f"message '{tag}' exceeds {self._party}'s bound of {self._max_bytes:,} bytes "
+            "(transport.max_message_mib)"
+        )
+
+
+def _not_accepted(peer: str, party: str, how: str) -> str:
+    return (
+        f"{peer} does not accept {party}'s certificate ({how}): it must be signed by the job's "
+        "authority"
+    )
+
+
+_FATAL: dict[Any, type[TransportError]] = {
+    grpc.StatusCode.PERMISSION_DENIED: PeerRefused,
+    grpc.StatusCode.UNAUTHENTICATED: PeerRefused,
+    grpc.StatusCode.FAILED_PRECONDITION: PeerRefused,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: MessageTooLarge,
+    grpc.StatusCode.INVALID_ARGUMENT: ProtocolError,
+}

@@ -1,0 +1,206 @@
+"""Trial runs: all parties of a job on this machine, each a process with a directory of its own.
+
+A child writes one JSON event a line to its standard output and reads the others' addresses from its
+standard input, whose end tells it that the launcher is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import residue.errors
+from residue.errors import ResidueError
+
+from residue_federated import errors
+from residue_federated._certificates import TrialAuthority
+from residue_federated._jobs import Job
+from residue_federated._party import PartyReport, write_atomically
+from residue_federated.errors import FederatedError, JobError, PeerFailed, PeerLost
+
+__all__ = ["Event", "new_run_directory", "run_trial"]
+
+_GRACE = 3.0
+"""Seconds the others have to report after the first party failed, and to end."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a party said. kind: listening, epoch, done, failed, log, ended."""
+
+    party: str
+    kind: str
+    content: dict[str, Any]
+
+
+@contextmanager
+def new_run_directory(out: Path) -> Iterator[Path]:
+    """A directory that becomes `out` if the block succeeds, and vanishes if it does not.
+
+    Raises `JobError` if `out` exists already.
+    """
+    if out.exists():
+        raise JobError(f"{out} exists already: remove it or choose another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        yield partial
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def run_trial(
+    job: Job,
+    directory: Path,
+    *,
+    watch: Callable[[Event], None] = lambda event: None,
+    trace: bool = False,
+) -> dict[str, PartyReport]:
+    """Run all parties of `job` below `directory`; returns their reports by name.
+
+    Raises the error of the party that failed first, or `PeerLost` for one that vanished.
+    """
+    authority = TrialAuthority()
+    for party in job.parties:
+        authority.issue(directory / party.name, party.name)
+    write_atomically(directory / "job.json", job.model_dump(mode="json"))
+    children = _Children(job, directory, trace)
+    try:
+        return children.run(watch)
+    finally:
+        children.end()
+
+
+def _error(kind: str, message: str) -> ResidueError:
+    """An error that a child told of."""
+    for module in (errors, residue.errors):
+        found = getattr(module, kind, None)
+        if isinstance(found, type) and issubclass(found, ResidueError):
+            return found(message)
+    return FederatedError(message)
+
+
+class _Children:
+    def __init__(self, job: Job, directory: Path, trace: bool) -> None:
+        self._events: queue.Queue[Event] = queue.Queue()
+        self._readers: list[threading.Thread] = []
+        self._processes = {
+            party.name: self._start(party.name, directory, trace) for party in job.parties
+        }
+        self._failures: list[ResidueError] = []
+
+    def _start(self, party: str, directory: Path, trace: bool) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "residue_federated", "party"]
+        command += ["--job", str(directory / "job.json"), "--party", party]
+        command += ["--certificates", str(directory / party), "--out", str(directory / party)]
+        command += ["--listen", "127.0.0.1:0", "--events"]
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [*command, "--trace"] if trace else command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # an interrupt reaches the launcher, which ends the children
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        out = threading.Thread(target=self._read_events, args=(party, process.stdout), daemon=True)
+        log = threading.Thread(target=self._read_log, args=(party, process.stderr), daemon=True)
+        for thread in (out, log):
+            thread.start()
+            self._readers.append(thread)
+        return process
+
+    def _read_events(self, party: str, lines: IO[str]) -> None:
+        with lines:
+            for line in lines:
+                try:
+                    content = json.loads(line)
+                    self._events.put(Event(party, content.pop("event"), content))
+                except (ValueError, KeyError, AttributeError):  # a library that prints
+                    self._events.put(Event(party, "log", {"text": line.rstrip()}))
+        self._events.put(Event(party, "ended", {}))
+
+    def _read_log(self, party: str, lines: IO[str]) -> None:
+        with lines:
+            for line in lines:
+                self._events.put(Event(party, "log", {"text": line.rstrip()}))
+
+    def run(self, watch: Callable[[Event], None]) -> dict[str, PartyReport]:
+        ports: dict[str, int] = {}
+        reports: dict[str, PartyReport] = {}
+        failed: set[str] = set()
+        running = set(self._processes)
+        deadline: float | None = None
+        while running:
+            patience = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                event = self._events.get(timeout=patience)
+            except queue.Empty:
+                break
+            party, content = event.party, event.content
+            watch(event)
+            if event.kind == "listening":
+                ports[party] = content["port"]
+                if len(ports) == len(self._processes):
+                    self._introduce(ports)
+            elif event.kind == "done":
+                reports[party] = PartyReport(**content)
+            elif event.kind == "failed":
+                failed.add(party)
+                self._failures.append(_error(content["type"], content["message"]))
+            elif event.kind == "ended":
+                running.discard(party)
+                if party not in reports and party not in failed:
+                    code = self._processes[party].wait()
+                    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+                    self._failures.insert(0, PeerLost(f"{party} ended without a word ({how})"))
+            if self._failures and deadline is None:
+                deadline = time.monotonic() + _GRACE
+        if self._failures:
+            # What others say about the one that failed comes after what it says itself.
+            raise min(self._failures, key=lambda failure: isinstance(failure, PeerFailed))
+        return reports
+
+    def _introduce(self, ports: dict[str, int]) -> None:
+        for party, process in self._processes.items():
+            others = {name: f"127.0.0.1:{port}" for name, port in ports.items() if name != party}
+            assert process.stdin is not None
+            try:
+                process.stdin.write(json.dumps(others) + "\n")
+                process.stdin.flush()
+            except BrokenPipeError:
+                continue  # its end is an event of its own
+
+    def end(self) -> None:
+        """Close the children's inputs, which ends them, and see that they are gone."""
+        for process in self._processes.values():
+            assert process.stdin is not None
+            try:
+                process.stdin.close()
+            except BrokenPipeError:
+                continue
+        for process in self._processes.values():
+            try:
+                process.wait(timeout=_GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for reader in self._readers:
+            reader.join(timeout=_GRACE)

@@ -1,0 +1,74 @@
+"""The errors of the federated engine; `residue.errors.ResidueError` is their root.
+
+::
+
+    FederatedError
+     +- JobError               the job file is malformed or contradicts itself
+     +- DataError              missing values, wrong label, rows that do not match
+     +- CertificateError       a certificate or key is missing, unreadable or of another party
+     +- TransportError
+     |   +- PeerRefused        a party is not who it should be, or does not accept us
+     |   +- PeerLost           a party stopped answering
+     |   +- PeerFailed         a party stopped on an error of its own and said so
+     |   +- MessageTooLarge    a message exceeds the job's bound
+     |   +- ProtocolError      a party sent something out of order or malformed
+     +- Diverged               the model left the range that the job's precision can carry
+"""
+
+from __future__ import annotations
+
+from residue.errors import FederatedError
+
+__all__ = [
+    "CertificateError",
+    "DataError",
+    "Diverged",
+    "FederatedError",
+    "JobError",
+    "MessageTooLarge",
+    "PeerFailed",
+    "PeerLost",
+    "PeerRefused",
+    "ProtocolError",
+    "TransportError",
+]
+
+
+class JobError(FederatedError):
+    """The job file is malformed or contradicts itself."""
+
+
+class DataError(FederatedError):
+    """A party's data cannot be used: missing values, wrong label, rows that do not match."""
+
+
+class CertificateError(FederatedError):
+    """A certificate or its key is missing, unreadable or belongs to another party."""
+
+
+class TransportError(FederatedError):
+    """Communication between parties failed."""
+
+
+class PeerRefused(TransportError):
+    """A party is not who it should be, or does not accept us."""
+
+
+class PeerLost(TransportError):
+    """A party stopped answering."""
+
+
+class PeerFailed(TransportError):
+    """A party stopped on an error of its own and said so."""
+
+
+class MessageTooLarge(TransportError):
+    """A message exceeds the size bound of the job."""
+
+
+class ProtocolError(TransportError):
+    """A party sent something out of order, malformed or of another protocol version."""
+
+
+class Diverged(FederatedError):
+    """Training left the range of numbers that the job's precision can carry."""

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from residue_federated._jobs import Job, load_job
+from residue_federated.errors import JobError
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "breast_lr.yaml"
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
+    return loaded
+
+
+def refused(tmp_path: Path, content: object) -> str:
+    path = tmp_path / "job.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    with pytest.raises(JobError) as caught:
+        load_job(path)
+    return str(caught.value)
+
+
+def test_example_is_valid_and_complete() -> None:
+    job = load_job(EXAMPLE)
+    assert [job.role(p.name) for p in job.parties] == ["guest", "host", "arbiter"]
+    assert job.key.bits == 1024
+    assert job.algorithm == "logistic_regression"
+
+
+def test_unknown_field_is_named(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["training"]["lerning_rate"] = 0.1
+    assert "training.lerning_rate: unknown field" in refused(tmp_path, content)
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["training"]["epochs"] = 0
+    del content["algorithm"]
+    message = refused(tmp_path, content)
+    assert "training.epochs" in message
+    assert "algorithm: missing" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"key": {"bits": 1024}}, "insecure_allow_1024"),
+        ({"key": {"bits": 512}}, "key.bits"),
+        ({"arbiter": {"name": "host"}}, "party names must differ"),
+        ({"arbiter": {"name": "a", "data": {"sklearn": "breast_cancer"}}}, "never holds data"),
+        ({"guest": {"name": "guest"}}, "guest needs data"),
+        ({"guest": {"name": "guest", "data": {"file": "x.txt"}}}, ".csv or .parquet"),
+        ({"guest": {"name": "guest", "data": {"file": "x.csv"}}}, "guest.data.label"),
+        ({"hosts": []}, "hosts"),
+        (
+            {"hosts": [{"name": "host", "data": {"file": "x.csv", "label": "y"}}]},
+            "only the guest holds the label",
+        ),
+    ],
+)
+def test_contradictions(
+    tmp_path: Path, content: dict[str, Any], change: dict[str, Any], expected: str
+) -> None:
+    assert expected in refused(tmp_path, content | change)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n", ""])
+def test_not_a_job(tmp_path: Path, text: str) -> None:
+    assert "job.yaml" in refused(tmp_path, text)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="cannot read"):
+        load_job(tmp_path / "none.yaml")
+
+
+def test_data_files_are_relative_to_the_job(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["guest"]["data"] = {"file": "guest.csv", "label": "y"}
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(content))
+    data = load_job(path).guest.data
+    assert getattr(data, "file", None) == tmp_path / "guest.csv"
+
+
+def test_digest_covers_what_parties_share_and_nothing_private(content: dict[str, Any]) -> None:
+    job = Job.model_validate(content)
+    assert job.replace(devices={"host": "cpu"}).digest == job.digest
+    assert job.replace(epochs=3).digest != job.digest
+    assert job.replace(key_bits=2048).digest != job.digest
+
+
+def test_replace_checks_again(content: dict[str, Any]) -> None:
+    job = Job.model_validate(content)
+    assert job.replace(devices={"host": "card"}).hosts[0].device == "card"
+    with pytest.raises(JobError, match="no party 'nobody'"):
+        job.replace(devices={"nobody": "cpu"})
+    with pytest.raises(JobError, match=r"training\.epochs"):
+        job.replace(epochs=0)

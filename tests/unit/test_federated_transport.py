@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from residue_federated._certificates import Identity, TrialAuthority
+from residue_federated._jobs import Transport
+from residue_federated._transport import Endpoint, Message
+from residue_federated.errors import (
+    CertificateError,
+    MessageTooLarge,
+    PeerFailed,
+    PeerLost,
+    PeerRefused,
+    ProtocolError,
+)
+from residue_federated.proto import v1
+
+QUICK = Transport(connect_timeout=2.0, peer_timeout=0.5, max_message_mib=1.0, chunk_kib=64)
+JOB = "digest"
+
+Open = Callable[..., Endpoint]
+
+
+@pytest.fixture(scope="module")
+def identities(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Identity]:
+    """guest and host of one authority; a stranger who calls himself host, of another."""
+    directory, authority = tmp_path_factory.mktemp("certificates"), TrialAuthority()
+    found = {name: authority.issue(directory / name, name) for name in ("guest", "host", "other")}
+    return found | {"stranger": TrialAuthority().issue(directory / "stranger", "host")}
+
+
+@pytest.fixture
+def opened(identities: dict[str, Identity]) -> Iterator[Open]:
+    endpoints: list[Endpoint] = []
+
+    def make(name: str, identity: str | None = None, **changes: Any) -> Endpoint:
+        settings = changes.pop("settings", QUICK)
+        endpoint = Endpoint(
+            name, changes.pop("job", JOB), identities[identity or name], settings, **changes
+        )
+        endpoints.append(endpoint)
+        return endpoint
+
+    yield make
+    for endpoint in endpoints:
+        endpoint.close()
+
+
+def address(endpoint: Endpoint) -> str:
+    return f"127.0.0.1:{endpoint.port}"
+
+
+def introduce(guest: Endpoint, host: Endpoint) -> None:
+    thread = threading.Thread(target=guest.connect, args=({"host": address(host)},))
+    thread.start()
+    host.connect({"guest": address(guest)})
+    thread.join()
+
+
+def scores(count: int) -> v1.Payload:
+    return v1.Payload(scores=v1.Scores(values=[0.5] * count))
+
+
+def test_messages_of_many_chunks_arrive_by_tag(opened: Open) -> None:
+    sent: list[Message] = []
+    guest, host = opened("guest", observer=sent.append), opened("host")
+    introduce(guest, host)
+    guest.send("host", "large", scores(100_000))
+    guest.send("host", "small", scores(1))
+    assert host.receive("guest", "small") == scores(1)
+    assert host.receive("guest", "large") == scores(100_000)
+    assert [(m.sender, m.receiver, m.tag) for m in sent] == [
+        ("guest", "host", "large"),
+        ("guest", "host", "small"),
+    ]
+    assert (guest.traffic.messages, guest.traffic.bytes) == (2, sum(len(m.data) for m in sent))
+
+
+def test_a_repeated_message_is_kept_once(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    guest, host = opened("guest"), opened("host")
+    introduce(guest, host)
+    transmit, calls = guest._transmit, []
+
+    def twice(peer: str, header: v1.Header, data: bytes) -> None:
+        calls.append(header.sequence)
+        transmit(peer, header, data)
+        transmit(peer, header, data)
+
+    monkeypatch.setattr(guest, "_transmit", twice)
+    guest.send("host", "a", scores(1))
+    assert host.receive("guest", "a") == scores(1)
+    guest.send("host", "a", scores(2))  # the tag is free again, the sequence number is not
+    assert host.receive("guest", "a") == scores(2)
+    assert calls == [1, 2]
+    assert host._mail == {}
+
+
+def test_messages_out_of_order_are_refused(opened: Open) -> None:
+    guest, host = opened("guest"), opened("host")
+    introduce(guest, host)
+    guest._sent["host"] = 1
+    with pytest.raises(ProtocolError, match="message 2 follows message 0"):
+        guest.send("host", "a", scores(1))
+
+
+def test_a_peer_that_returns_gets_the_message(opened: Open) -> None:
+    patient = Transport(connect_timeout=5.0, peer_timeout=20.0)
+    guest, host = opened("guest", settings=patient), opened("host", settings=patient)
+    introduce(guest, host)
+    port = host.port
+    host.close()
+    thread = threading.Thread(target=guest.send, args=("host", "a", scores(3)))
+    thread.start()
+    time.sleep(0.5)
+    back = opened("host", listen=f"127.0.0.1:{port}", settings=patient)
+    back.connect({"guest": address(guest)})
+    assert back.receive("guest", "a") == scores(3)
+    thread.join()
+
+
+def test_oversized_messages_are_refused_at_both_ends(opened: Open) -> None:
+    guest, host = opened("guest", settings=Transport()), opened("host")
+    introduce(guest, host)
+    with pytest.raises(MessageTooLarge, match=r"transport\.max_message_mib"):
+        guest.send("host", "a", scores(200_000))
+    with pytest.raises(MessageTooLarge, match="1,048,576"):
+        host.send("guest", "a", scores(200_000))
+    guest.send("host", "b", scores(1))
+    assert host.receive("guest", "b") == scores(1)
+
+
+def test_a_peer_that_vanishes_is_named(opened: Open) -> None:
+    guest, host = opened("guest"), opened("host")
+    introduce(guest, host)
+    host.close()
+    with pytest.raises(PeerLost, match=r"host at .* has not answered"):
+        guest.receive("host", "a")
+    with pytest.raises(PeerLost, match=r"host at .* has not answered"):
+        guest.send("host", "a", scores(1))
+
+
+def test_a_peer_that_never_comes_is_named(opened: Open) -> None:
+    guest = opened("guest", settings=Transport(connect_timeout=0.3))
+    with pytest.raises(PeerLost, match="host at 127"):
+        guest.connect({"host": "127.0.0.1:1"})
+
+
+def test_silence_has_an_end(opened: Open) -> None:
+    guest = opened("guest", settings=Transport(message_timeout=0.3))
+    host = opened("host")
+    introduce(guest, host)
+    with pytest.raises(PeerLost, match=r"alive but has not sent 'a'"):
+        guest.receive("host", "a")
+
+
+def test_an_abort_ends_waiting_with_the_reason(opened: Open) -> None:
+    guest, host = opened("guest"), opened("host")
+    introduce(guest, host)
+    threading.Timer(0.2, host.abort, args=("its data has missing values",)).start()
+    with pytest.raises(PeerFailed, match="host stopped: its data has missing values"):
+        guest.receive("host", "a")
+
+
+def test_idle_work_is_done_until_the_message_comes(opened: Open) -> None:
+    guest, host = opened("guest"), opened("host")
+    introduce(guest, host)
+    done: list[int] = []
+
+    def idle() -> bool:
+        done.append(1)
+        if len(done) == 2:
+            host.send("guest", "a", scores(1))
+        return len(done) < 100
+
+    assert guest.receive("host", "a", idle=idle) == scores(1)
+    assert len(done) == 2
+
+
+def test_a_party_of_another_authority_is_refused(opened: Open) -> None:
+    guest, stranger = opened("guest"), opened("host", identity="stranger")
+    with pytest.raises(PeerRefused, match=r"must be signed by the job's authority"):
+        guest.connect({"host": address(stranger)})
+    with pytest.raises(PeerRefused, match=r"must be signed by the job's authority"):
+        stranger.connect({"guest": address(guest)})
+
+
+def test_our_certificate_refused_is_told(
+    opened: Open, identities: dict[str, Identity], tmp_path: Path
+) -> None:
+    """The peer's certificate is good, ours is not: TLS 1.3 says so only after the handshake."""
+    for name, source in (("key", "stranger"), ("cert", "stranger"), ("ca", "guest")):
+        target = tmp_path / f"{name}.pem"
+        target.write_bytes((identities[source].key.parent / f"{name}.pem").read_bytes())
+        target.chmod(0o600)
+    mixed = Endpoint("host", JOB, Identity.load(tmp_path, "host"), QUICK)
+    guest = opened("guest")
+    with mixed, pytest.raises(PeerRefused, match="guest does not accept host's certificate"):
+        mixed.connect({"guest": address(guest)})
+
+
+def test_a_certificate_of_another_party_is_refused(opened: Open) -> None:
+    guest, impostor = opened("guest"), opened("host", identity="other")
+    with pytest.raises(PeerRefused, match="is not host: its certificate says so"):
+        guest.connect({"host": address(impostor)})
+    guest._peers = {"host": address(impostor)}
+    with pytest.raises(PeerRefused, match="names 'other', the message 'host'"):
+        impostor.connect({"guest": address(guest)})
+
+
+def test_another_job_is_refused(opened: Open) -> None:
+    guest, host = opened("guest"), opened("host", job="another")
+    guest._peers = {"host": address(host)}
+    with pytest.raises(PeerRefused, match="runs another job"):
+        host.connect({"guest": address(guest)})
+
+
+def test_identity_is_checked_on_loading(tmp_path: Path) -> None:
+    authority = TrialAuthority()
+    identity = authority.issue(tmp_path / "guest", "guest")
+    assert identity.key.stat().st_mode & 0o777 == 0o600
+    assert b"PRIVATE" in identity.key.read_bytes()
+    with pytest.raises(CertificateError, match="has a key already"):
+        authority.issue(tmp_path / "guest", "guest")
+    with pytest.raises(CertificateError, match="not this party, 'host'"):
+        Identity.load(tmp_path / "guest", "host")
+    with pytest.raises(CertificateError, match="cannot read"):
+        Identity.load(tmp_path / "nobody", "nobody")
+    other = authority.issue(tmp_path / "other", "other")
+    os.replace(other.key, identity.key)
+    with pytest.raises(CertificateError, match="is not the key of"):
+        Identity.load(tmp_path / "guest", "guest")
+    identity.key.write_text("nonsense")
+    with pytest.raises(CertificateError, match="PEM"):
+        Identity.load(tmp_path / "guest", "guest")
+
+
+def test_a_key_open_to_others_is_refused(tmp_path: Path) -> None:
+    identity = TrialAuthority().issue(tmp_path, "guest")
+    identity.key.chmod(0o644)
+    with pytest.raises(CertificateError, match="chmod 600"):
+        Identity.load(tmp_path, "guest")
