@@ -272,7 +272,10 @@ def _run_for_launcher(job_file: Path, run_with: _RunWith) -> int:
 
     def meet(port: int) -> Mapping[str, str]:
         say("listening", port=port, pid=os.getpid())
-        addresses: dict[str, str] = json.loads(sys.stdin.readline())
+        line = sys.stdin.readline()
+        if not line:  # the launcher is gone
+            raise typer.Exit(1)
+        addresses: dict[str, str] = json.loads(line)
         threading.Thread(target=_end_with_launcher, daemon=True).start()
         return addresses
 

@@ -121,7 +121,8 @@ def _from_file(party: str, source: FileData) -> Table:
         else:
             frame = pd.read_parquet(source.file)
     except (OSError, ValueError, ImportError) as error:
-        raise DataError(f"{party}: cannot read {source.file}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{party}: cannot read {source.file}: {reason}") from error
     special = [source.id] if source.label is None else [source.id, source.label]
     features = source.features or [str(c) for c in frame.columns if c not in special]
     absent = [column for column in [*special, *features] if column not in frame.columns]

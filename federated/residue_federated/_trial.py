@@ -34,7 +34,9 @@ from residue_federated.errors import FederatedError, JobError, PeerFailed, PeerL
 __all__ = ["Event", "new_run_directory", "run_trial"]
 
 _GRACE = 3.0
-"""Seconds the others have to report after the first party failed, and to end."""
+"""Seconds for the others to report after a party blamed another, and for all to end."""
+_SETTLE = 0.5
+"""Seconds for what a failed party still has to say."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ class _Children:
         reports: dict[str, PartyReport] = {}
         failed: set[str] = set()
         running = set(self._processes)
+        certain = False  # that the failure which started it all is among those told
         deadline: float | None = None
         while running:
             patience = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -164,15 +167,19 @@ class _Children:
                 reports[party] = PartyReport(**content)
             elif event.kind == "failed":
                 failed.add(party)
-                self._failures.append(_error(content["type"], content["message"]))
+                failure = _error(content["type"], content["message"])
+                self._failures.append(failure)
+                certain |= not isinstance(failure, PeerFailed | PeerLost)
             elif event.kind == "ended":
                 running.discard(party)
                 if party not in reports and party not in failed:
                     code = self._processes[party].wait()
                     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
                     self._failures.insert(0, PeerLost(f"{party} ended without a word ({how})"))
-            if self._failures and deadline is None:
-                deadline = time.monotonic() + _GRACE
+                    certain = True
+            if self._failures:
+                end = time.monotonic() + (_SETTLE if certain else _GRACE)
+                deadline = min(deadline or end, end)
         if self._failures:
             # What others say about the one that failed comes after what it says itself.
             raise min(self._failures, key=lambda failure: isinstance(failure, PeerFailed))

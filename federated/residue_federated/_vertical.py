@@ -17,7 +17,7 @@ and loss need no case of their own for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,8 +44,9 @@ from residue_federated.proto import v1
 
 __all__ = ["Progress", "Trained", "run_arbiter", "run_guest", "run_host"]
 
-_CHUNK = 32
-"""Ciphertexts' worth of randomness made at a time while waiting."""
+_CHUNK = 64
+"""Randomness made at a time while waiting: few enough to notice a message soon, and enough that a
+card computes longer on a row of its table than it takes to read the row."""
 
 Progress = Callable[[int, float | None], None]
 """Called after every epoch with its number from 1 and, at guest and arbiter, its loss."""
@@ -65,6 +66,21 @@ class Trained:
     losses: list[float] = field(default_factory=list)
     scores: NDArray[np.float64] | None = None
     gradients: list[list[int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One batch at a guest or host.
+
+    tag: its place in the job. rows: their indices. slots: how its gradients are packed.
+    others: ciphertexts that leave the party besides one a row. later: those of the next batch.
+    """
+
+    tag: str
+    rows: NDArray[np.int64]
+    slots: Slots
+    others: int
+    later: int
 
 
 class _Side:
@@ -116,9 +132,15 @@ class _Side:
         masks = draw_masks(slots.groups, self.key.bits)
         return packed + np.array(masks, dtype=object), masks
 
-    def slots(self, rows: int) -> Slots:
-        """How the gradients of a batch of `rows` rows are packed."""
-        return _slots(self.job, self.key, rows, self.trained)
+    def batches(self, epoch: int) -> Iterator[_Batch]:
+        """The batches of an epoch, from 0."""
+        plan = list(batches(self.job.training, len(self.x), epoch))
+        for number, rows in enumerate(plan):
+            slots = _slots(self.job, self.key, len(rows), self.trained)
+            final = epoch + 1 == self.job.training.epochs and number + 1 == len(plan)
+            others = slots.groups + 1
+            later = 0 if final else len(rows) + others
+            yield _Batch(f"{epoch}/{number}", rows, slots, others, later)
 
     def update(self, gradients: list[int], rows: int) -> None:
         """One step with unmasked gradients."""
@@ -231,17 +253,17 @@ def run_guest(
     progress(0, None)
     while not stop:
         reply = v1.MaskedPlaintexts()
-        for number, rows in enumerate(batches(job.training, len(table.ids), len(losses))):
-            tag = f"{len(losses)}/{number}"
-            slots = side.slots(len(rows))
-            fresh = line.precompute(len(rows) + slots.groups + 1)
-            shares = [line.receive(h, f"u/{tag}", (len(rows),), idle=fresh)[0] for h in hosts]
+        for batch in side.batches(len(losses)):
+            tag, rows, slots = batch.tag, batch.rows, batch.slots
+            idle = line.precompute(len(rows) + batch.others)
+            shares = [line.receive(h, f"u/{tag}", (len(rows),), idle=idle)[0] for h in hosts]
             d = sum(shares[1:], shares[0]) + side.residual_share(rows)
             line.broadcast(hosts, f"d/{tag}", d)
             g, loss = side.gradients_and_loss(d, rows)
             masked, masks = side.masked(g, slots)
+            idle = line.precompute(batch.others + batch.later)
             for host in hosts:
-                loss = loss + line.receive(host, f"loss/{tag}", (1,), idle=fresh)[0]
+                loss = loss + line.receive(host, f"loss/{tag}", (1,), idle=idle)[0]
             line.send(arbiter, f"g/{tag}", masked, loss)
             # Not a moment to prepare more: arbiter and hosts may share this machine's cores, and
             # the wait for the hosts' next shares is longer.
@@ -285,17 +307,17 @@ def run_host(
     epoch, stop = 0, False
     progress(0, None)
     while not stop:
-        for number, rows in enumerate(batches(job.training, len(table.ids), epoch)):
-            tag = f"{epoch}/{number}"
-            slots = side.slots(len(rows))
+        for batch in side.batches(epoch):
+            tag, rows, slots = batch.tag, batch.rows, batch.slots
             line.send(guest, f"u/{tag}", line.key.encrypt(side.residual_share(rows)))
-            fresh = line.precompute(len(rows) + slots.groups + 1)
-            (d,) = line.receive(guest, f"d/{tag}", (len(rows),), idle=fresh)
+            idle = line.precompute(batch.others + batch.later)
+            (d,) = line.receive(guest, f"d/{tag}", (len(rows),), idle=idle)
             g, loss = side.gradients_and_loss(d, rows)
             line.send(guest, f"loss/{tag}", loss)
             masked, masks = side.masked(g, slots)
             line.send(arbiter, f"g/{tag}", masked)
-            plain, reply = line.unmasked(arbiter, f"g/{tag}", masks, fresh)
+            idle = line.precompute(batch.later)
+            plain, reply = line.unmasked(arbiter, f"g/{tag}", masks, idle)
             side.update(slots.unpack(plain), len(rows))
             stop = reply.stop
         epoch += 1

@@ -17,6 +17,7 @@ from residue.backends import Backend, Modulus, ResidueArray
 from residue.backends._auto import AutoBackend
 from residue.backends._card import CardBackend
 from residue.backends._cpu import CpuBackend
+from residue.backends._protocol import SupportsPowVar
 from residue.errors import BackendError
 from residue_sim.board import Board, InProcess
 from residue_sim.card_model import ModelBoard
@@ -149,6 +150,16 @@ def test_pow(backend: Backend, modulus: Modulus, bits: int) -> None:
     assert _down(backend, backend.pow(a, _limbs(es, limbs), bits)) == expected
     shared = backend.pow(a, _limbs(es[1:2], limbs + 1), bits)
     assert _down(backend, shared) == [pow(x, es[1], n) for x in xs]
+
+
+def test_pow_var(backend: Backend, small: Modulus) -> None:
+    """Where a backend offers it, it gives what `pow` gives."""
+    if not isinstance(backend, SupportsPowVar):
+        assert backend.name == "card"
+        return
+    xs, es = _values(small, 5), [0, 1, 2, 255, 77]
+    result = backend.pow_var(_up(backend, small, xs), _limbs(es, 1), 8)
+    assert _down(backend, result) == [pow(x, e, small.value) for x, e in zip(xs, es, strict=True)]
 
 
 def test_pow_with_long_exponents(backend: Backend, small: Modulus) -> None:

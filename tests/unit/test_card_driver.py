@@ -251,6 +251,32 @@ def test_a_batch_larger_than_the_memory_is_computed_in_parts() -> None:
     assert values_of(rig.backend, whole) == [math.prod(xs) % N]
 
 
+def test_arrays_on_the_host_are_used_like_others() -> None:
+    rig = Rig(arena_bytes=1 << 12, memory_limit=1 << 12, staging_bytes=4096)
+    xs = [random.Random(4).randrange(N) for _ in range(60)]
+    a = rig.up(xs)
+    assert a.storage is None
+    assert values_of(rig.backend, rig.backend.take(a, np.array([7, 7, 0]))) == [xs[7], xs[7], xs[0]]
+    b = rig.up(xs[:30])
+    joined = rig.backend.concat([b, a, rig.backend.mul(b, b)])
+    assert values_of(rig.backend, joined) == [*xs[:30], *xs, *(x * x % N for x in xs[:30])]
+    # Segments of which only some fit at a time.
+    index = np.arange(60).repeat(2)
+    pairs = rig.backend.prod(a, index, np.arange(0, 121, 2))
+    assert values_of(rig.backend, pairs) == [x * x % N for x in xs]
+
+
+def test_an_array_on_the_host_outlives_a_failed_operation() -> None:
+    rig = Rig(arena_bytes=1 << 12, memory_limit=1 << 12, staging_bytes=4096)
+    a = rig.up([3] * 20)
+    rig.up([11] * 30).wait()
+    assert a.storage is None
+    rig.card.refuse = {Opcode.TO_MONT: Status.READ_ERROR}
+    with pytest.raises(CommandFailed):
+        rig.backend.mul(a, a).wait()
+    assert values_of(rig.backend, rig.backend.mul(a, a)) == [9] * 20
+
+
 def test_a_board_without_memory_for_buffers_is_refused() -> None:
     with pytest.raises(DeviceError, match="too little free memory"):
         CardBackend(ModelBoard(SMALL, memory_bytes=1 << 16))
@@ -327,6 +353,15 @@ def test_small_operations_share_a_start() -> None:
     assert starts == 0
     assert values_of(rig.backend, results[-1]) == [9]
     assert starts == 1
+
+
+def test_large_operations_start_at_once_and_the_next_when_the_card_is_free() -> None:
+    rig = Rig()
+    a = rig.up([3] * 40)
+    exponents = np.full((1, 2), 2**64 - 1, np.uint64)
+    for count in (1, 2):
+        rig.backend.pow(a, exponents, 128)
+        assert rig.card.executed.count(Opcode.POW) == count
 
 
 def test_operands_travel_in_several_pages() -> None:
@@ -638,11 +673,23 @@ def test_close_erases_everything_and_a_second_one_does_nothing() -> None:
     a = rig.up([random.Random(10).randrange(N)])
     rig.backend.synchronize()
     form = rig.board.dram.read(a.address, 24)
-    del a
     rig.backend.close()
     rig.backend.close()
     assert not _find(rig.board, form)
     assert rig.backend.describe()["healthy"] is False
+
+
+def test_a_card_that_was_given_up_is_erased_as_well() -> None:
+    rig = Rig(check_rate=1.0)
+    a = rig.up([random.Random(10).randrange(N)])
+    rig.backend.synchronize()
+    form = rig.board.dram.read(a.address, 24)
+    rig.card.flip = {Opcode.MUL}
+    with pytest.raises(CorruptResult):
+        rig.backend.mul(a, a).wait()
+    assert _find(rig.board, form)
+    rig.backend.close()
+    assert not _find(rig.board, form)
 
 
 def test_no_secret_in_representations() -> None:

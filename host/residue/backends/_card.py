@@ -299,14 +299,13 @@ class CardBackend(CardCommands):
         Raises:
             DeviceError: the card fails, or computes something else than the host.
         """
-        rng = self._random
         value = (1 << self._card.capabilities.max_modulus_bits) - 1
         modulus = self.register(value)
         with self._operation("self_test", modulus, 1) as task:
             self._issue(task, Opcode.SELFTEST, modulus, length=16)
             self._card.wait(task)
-        xs = [0, 1, value - 1, *(rng.randrange(value) for _ in range(5))]
-        es = [0, 1, 0xFFFF, *(rng.getrandbits(16) for _ in range(5))]
+        xs = [0, 1, value - 1, *(int.from_bytes(self._random.bytes(32)) for _ in range(5))]
+        es = [0, 1, 0xFFFF, *self._random.integers(1 << 16, size=5).tolist()]
         a = self.upload(modulus, to_limbs([mpz(x) for x in xs], modulus.limbs))
         power = self.pow(a, np.array(es, np.uint64).reshape(-1, 1), 16)
         expected = [pow(x, e, value) for x, e in zip(xs, es, strict=True)]
@@ -327,21 +326,29 @@ class CardBackend(CardCommands):
     def clear_secrets(self) -> None:
         """Erase operands, exponents, tables and freed arrays from card and transfer memory."""
         with self._guard():
-            self.synchronize()
-            self._combs.clear()
-            self._card.wipe(Task("clear_secrets", OperationStats()))
+            self._clear_card()
+            self._card.wipe()
 
     def close(self) -> None:
-        """Erase secrets, give the memory back and leave the board. Arrays become unusable."""
+        """Erase everything, give the memory back and leave the board. Arrays become unusable."""
         with self._lock:
             if self._closed:
                 return
-            with contextlib.suppress(DeviceError):
-                self.clear_secrets()
+            with contextlib.suppress(DeviceError), self._guard():
+                self._clear_card()
             self._closed = True
             self._checks.clear()
             with contextlib.suppress(DeviceError):
+                self._card.wipe(arrays=True)
+            with contextlib.suppress(DeviceError):
                 self._card.close()
+
+    def _clear_card(self) -> None:
+        self.synchronize()
+        self._combs.clear()
+        task = Task("clear_secrets", OperationStats())
+        self._card.issue(task, Opcode.CLEAR, None)
+        self._card.wait(task)
 
 
 def _product(factors: Iterable[mpz], modulus: mpz) -> mpz:

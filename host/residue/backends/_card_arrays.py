@@ -6,7 +6,6 @@ Memory follows the arrays: what does not fit moves to the host and comes back wh
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 import time
 import weakref
@@ -106,7 +105,7 @@ class CardArrays:
     def __init__(self, card: Card, check_rate: float) -> None:
         self._card = card
         self._check_rate = check_rate
-        self._random = random.SystemRandom()
+        self._random = np.random.default_rng()
         self._lock = threading.RLock()
         self._stats: dict[str, OperationStats] = {}
         self._checks: list[_Check] = []
@@ -140,7 +139,7 @@ class CardArrays:
                 raise BackendError("this card backend is closed")
             try:
                 if self._card.queue.error is not None:
-                    raise self._card.queue.error
+                    raise self._card.queue.error.with_traceback(None)
                 yield
             except DeviceError as error:
                 if self._card.queue.error is None and not isinstance(error, CommandFailed):
@@ -157,8 +156,13 @@ class CardArrays:
             self._card.modulus(modulus.value)
             stats = self._stats.setdefault(name, OperationStats())
             done = self._card.queue.done
-            inputs = [a.task for a in operands if a.task is not None]
-            task = Task(name, stats, [t for t in inputs if t.last > done or t.error is not None])
+            for a in operands:
+                if a.task is not None and a.task.error is not None:
+                    if a.host is None:
+                        raise a.task.error.with_traceback(None)
+                    a.storage = a.task = None  # to be brought to the card once more
+            inputs = [a.task for a in operands if a.task is not None and a.task.last > done]
+            task = Task(name, stats, inputs)
             try:
                 with self._pins(*operands):
                     yield task
@@ -323,7 +327,10 @@ class CardArrays:
         self._drop_tables(pinned)
         for array in [a for _, a in sorted(self._arrays.items())]:
             if array.storage is not None and id(array.storage) not in pinned:
-                self._spill(array)
+                try:
+                    self._spill(array)
+                except CommandFailed:
+                    array.storage = None  # there is nothing to keep, as its user will be told
                 with contextlib.suppress(DeviceMemoryError):
                     return memory.allocate(nbytes)
         return memory.allocate(nbytes)
@@ -406,9 +413,8 @@ class CardArrays:
 
     def _sample(self, n: int) -> Index | None:
         """Which of `n` results to recompute; None: none of them."""
-        rate = self._check_rate
-        picked = [i for i in range(n) if self._random.random() < rate] if rate else []
-        return np.array(picked) if picked else None
+        picked = np.flatnonzero(self._random.random(n) < self._check_rate)
+        return picked if len(picked) else None
 
     def _check(
         self, operation: str, result: CardArray, picked: Index,

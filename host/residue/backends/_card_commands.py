@@ -306,7 +306,6 @@ class CardCommands(CardArrays):
         raised = (e + (shifted.astype(np.int64) << bits)[:, np.newaxis]).astype(np.uint64)
         window = self._machine(modulus).multi_pow_window(n, m, bits + 1)
         positions = -(-(bits + 1) // window)
-        shifts = (np.arange(positions, dtype=np.uint64) * np.uint64(window))[:, np.newaxis]
         mask = np.uint64((1 << window) - 1)
         row_bytes = self._modulus(modulus).layout.residue_bytes << window
         rows = min(
@@ -317,8 +316,8 @@ class CardCommands(CardArrays):
         for lo in range(0, n, rows):
             hi = min(lo + rows, n)
             digits = np.empty((positions * m + 1, hi - lo), np.uint8)
-            for i in range(lo, hi):
-                digits[:-1, i - lo] = ((raised[i] >> shifts) & mask).ravel()
+            for t in range(positions):
+                digits[t * m : (t + 1) * m] = (raised[lo:hi].T >> np.uint64(t * window)) & mask
             digits[-1] = shifted[lo:hi]
             table = self._allocate((hi - lo) * row_bytes)
             self._issue(

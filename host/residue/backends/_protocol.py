@@ -93,7 +93,7 @@ class Backend(Protocol):
         """Facts about the device: what it is, its size, its state."""
 
     def register(self, modulus: int) -> Modulus:
-        """Make a modulus known. Raises `BackendError` if even, < 2**64 or too large for the device."""
+        """Make a modulus known. Raises `BackendError` if even, < 2**64 or too large here."""
 
     def upload(self, modulus: Modulus, values: Limbs) -> ResidueArray:
         """Copy ``(n, modulus.limbs) uint64`` canonical residues to the device.
@@ -142,7 +142,7 @@ class Backend(Protocol):
         """
 
     def inverse(self, a: ResidueArray) -> ResidueArray:
-        """Element-wise inverses by Montgomery's trick. Raises `BackendError` if one does not exist."""
+        """Element-wise inverses (Montgomery's trick). `BackendError` if one does not exist."""
 
     def synchronize(self) -> None:
         """Return when everything queued is done."""
@@ -162,7 +162,7 @@ class Backend(Protocol):
 
 @runtime_checkable
 class SupportsPowVar(Protocol):
-    """What a backend may offer besides: a faster `Backend.pow` for exponents that need no hiding."""
+    """What a backend may offer besides: a faster `pow` for exponents that need no hiding."""
 
     def pow_var(self, a: ResidueArray, exponents: Limbs, bits: int) -> ResidueArray:
         """As `Backend.pow`, but its time may depend on the exponents."""

@@ -218,7 +218,7 @@ class Card:
         """Return when the commands of `task` are complete; raise its error."""
         self.wait_number(task.last)
         if task.error is not None:
-            raise task.error
+            raise task.error.with_traceback(None)
 
     def wait_number(self, number: int) -> None:
         """Return when command `number` is complete or the card is given up."""
@@ -271,13 +271,11 @@ class Card:
             for name in names
         }
 
-    def wipe(self, task: Task) -> None:
-        """Erase what may be secret and is not in use: on the card, in its memory and in pages.
+    def wipe(self, *, arrays: bool = False) -> None:
+        """Erase memory for transfers, and for arrays as far as not in use; if `arrays`, all of it.
 
-        Raises the error of `task`, which gets the command for it.
+        The card must be idle.
         """
-        self.issue(task, Opcode.CLEAR, None)
-        self.wait(task)
         zeros = np.zeros(self.staging_bytes, np.uint8)
         for page in self._pages:
             page.image[:] = 0
@@ -285,7 +283,7 @@ class Card:
         for free in self._receivers.values():
             for buffer in free:
                 buffer.write(0, zeros[: buffer.nbytes])
-        self.memory.wipe()
+        self.memory.wipe(arrays=arrays)
 
     def close(self) -> None:
         """Give all memory back and leave the board."""

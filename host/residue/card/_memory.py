@@ -6,6 +6,8 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from residue.card._port import Buffer
 from residue.errors import BackendError
 
@@ -116,13 +118,18 @@ class DeviceMemory:
         assert address is not None
         return Block(address, size, self._returned)
 
-    def wipe(self) -> None:
-        """Overwrite what is not in use with zeros, through the host. The card must be idle."""
+    def wipe(self, *, arrays: bool) -> None:
+        """Overwrite with zeros, through the host, what is not in use, or (`arrays`) everything.
+
+        The card must be idle.
+        """
         self._collect()
         for buffer, extents in self._arenas:
-            image = buffer.read(0, extents.size)
-            for address, size in extents:
-                image[address - extents.start : address - extents.start + size] = 0
+            image = np.zeros(extents.size, np.uint8)
+            if not arrays:
+                image = buffer.read(0, extents.size)
+                for address, size in extents:
+                    image[address - extents.start : address - extents.start + size] = 0
             buffer.write(0, image)
 
     def _collect(self) -> None:

@@ -137,7 +137,7 @@ class CommandQueue:
     def submit(self, command: Command) -> None:
         """Append a command; it starts with the next `start`."""
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)
         self._submitted += 1
         command.number = command.task.last = self._submitted
         self._waiting.append(command)
