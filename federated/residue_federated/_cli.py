@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from residue.errors import ResidueError
+from residue.errors import InsecureKeyWarning, ResidueError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -67,6 +68,13 @@ def run(
     job = load_job(job_file)
     devices = None if device is None else _devices(job, device)
     job = job.replace(devices=devices, key_bits=key_bits, epochs=epochs)
+    if job.key.insecure:
+        warnings.warn(
+            f"the job asks for a {job.key.bits}-bit key, which is insecure; "
+            "use it for comparisons only",
+            InsecureKeyWarning,
+            stacklevel=1,
+        )
     target = out or Path("runs") / f"{job.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     with new_run_directory(target) as directory:
         with _Display(console, job, "training", plain) as display:

@@ -76,9 +76,14 @@ class Key(_Strict):
     bits: Literal[1024, 2048, 3072, 4096] = 2048
     insecure_allow_1024: bool = False
 
+    @property
+    def insecure(self) -> bool:
+        """Below the 112-bit security of 2048 bits."""
+        return self.bits < 2048
+
     @model_validator(mode="after")
     def _opted_in(self) -> Self:
-        if self.bits == 1024 and not self.insecure_allow_1024:
+        if self.insecure and not self.insecure_allow_1024:
             raise ValueError("1024-bit keys are insecure: set insecure_allow_1024: true to use one")
         return self
 
@@ -203,7 +208,7 @@ class Job(_Strict):
     ) -> Job:
         """A copy with another device a party, key width or number of epochs; checked again.
 
-        A key width of 1024 asked for here is itself the opt-in.
+        A key width of 1024 needs the job's own `insecure_allow_1024`.
         """
         data = self.model_dump()
         for name, device in (devices or {}).items():
@@ -212,7 +217,7 @@ class Job(_Strict):
                 if party["name"] == name:
                     party["device"] = device
         if key_bits is not None:
-            data["key"] = {"bits": key_bits, "insecure_allow_1024": key_bits == 1024}
+            data["key"]["bits"] = key_bits
         if epochs is not None:
             data["training"]["epochs"] = epochs
         return _validated(data, "job")

@@ -7,6 +7,7 @@ machine that slows down in between slows both.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
@@ -16,6 +17,7 @@ import numpy as np
 
 from residue import _bench_peer
 from residue.backends._protocol import Backend
+from residue.errors import InsecureKeyWarning
 from residue.paillier import CiphertextArray, keygen
 
 __all__ = ["OPERATIONS", "Row", "run"]
@@ -58,7 +60,9 @@ def run(
     progress: Callable[[str, int, int], None] = lambda text, done, total: None,
 ) -> Iterator[Row]:
     """Measure all operations; `progress` hears of each before it starts."""
-    pk, sk = keygen(key_bits, insecure_allow_1024=True, device=backend)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InsecureKeyWarning)  # the keys live in this call only
+        pk, sk = keygen(key_bits, insecure_allow_1024=True, device=backend)
     peer = _bench_peer.load(sk.primes)
     rng = np.random.default_rng(1)  # plaintexts only
 

@@ -16,6 +16,8 @@
      |       +- CommandFailed   it completed a command with an error status
      |       +- CorruptResult   a checked result was wrong
      +- FederatedError          everything residue_federated raises derives from this
+
+Warnings: `InsecureKeyWarning`, a key below 2048 bits was made.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ __all__ = [
     "EncodingError",
     "EncodingOverflow",
     "FederatedError",
+    "InsecureKeyWarning",
     "InvalidCiphertext",
     "InvalidKey",
     "KeyFileError",
@@ -92,3 +95,7 @@ class CorruptResult(DeviceError):
 
 class FederatedError(ResidueError):
     """Root of the errors of residue_federated."""
+
+
+class InsecureKeyWarning(UserWarning):
+    """A key below 2048 bits was made: fit for comparisons with published tables only."""

@@ -40,14 +40,16 @@ def serve(
     ] = None,
 ) -> None:
     """Simulate a board until interrupted; prints READY and its address once it answers."""
-    # Imports pynq, which takes a second that no other command should pay.
-    from residue_sim.board.server import serve as start_server
-
     _known(config)
     try:
         speed = Latency.parse(latency)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    if trace is not None and not trace.parent.is_dir():
+        raise typer.BadParameter(f"no folder {trace.parent} for the waveform")
+    # Imports pynq, which takes a second that no other command should pay.
+    from residue_sim.board.server import serve as start_server
+
     # Blocked before any thread starts, so that no thread takes them.
     ends = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)

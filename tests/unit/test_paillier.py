@@ -20,6 +20,7 @@ from residue.errors import (
     CorruptResult,
     EncodingError,
     EncodingOverflow,
+    InsecureKeyWarning,
     InvalidCiphertext,
     InvalidKey,
     KeyMismatch,
@@ -650,3 +651,10 @@ def test_exported_names() -> None:
         assert getattr(residue, name) is not None
     with pytest.raises(AttributeError):
         residue.nonsense  # noqa: B018
+
+
+def test_small_keys_are_opt_in_and_warn() -> None:
+    with pytest.raises(InvalidKey, match="insecure_allow_1024"):
+        keygen(1024, device="cpu")
+    with pytest.warns(InsecureKeyWarning, match="1024-bit key is insecure"):
+        keygen(1024, insecure_allow_1024=True, device="cpu")

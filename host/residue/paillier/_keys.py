@@ -8,6 +8,7 @@ applications to electronic voting", 2010, section 4.2).
 from __future__ import annotations
 
 import hashlib
+import warnings
 from functools import cached_property
 from typing import Any, Literal, NoReturn
 
@@ -21,6 +22,7 @@ from residue.backends._protocol import Backend, Limbs, Modulus, ResidueArray
 from residue.errors import (
     CorruptResult,
     EncodingOverflow,
+    InsecureKeyWarning,
     InvalidKey,
     KeyMismatch,
 )
@@ -49,7 +51,8 @@ def keygen(
 
     Args:
         bits: exact size of n: 2048 (112-bit security), 3072 (128-bit) or more, a multiple of 128.
-        insecure_allow_1024: permits sizes from 1024 bits, for comparison with published tables.
+        insecure_allow_1024: permits sizes from 1024 bits, for comparison with published tables;
+            smaller than 2048 bits warns (`InsecureKeyWarning`).
         device: backend, or its name, that computes with these keys.
 
     Raises:
@@ -60,6 +63,12 @@ def keygen(
         hint = "" if bits >= least else "; insecure_allow_1024=True permits sizes from 1024"
         raise InvalidKey(
             f"key size {bits} is not a multiple of 128 in [{least}, {MAX_KEY_BITS}]{hint}"
+        )
+    if bits < _DEFAULT_SECURE_BITS:
+        warnings.warn(
+            f"a {bits}-bit key is insecure; use it for comparisons only",
+            InsecureKeyWarning,
+            stacklevel=2,
         )
     while True:
         p, q = random_prime(bits // 2), random_prime(bits // 2)

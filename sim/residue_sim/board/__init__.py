@@ -15,6 +15,7 @@ from residue_sim.board._handoff import board_files
 from residue_sim.board._inprocess import InProcess
 from residue_sim.board._launch import FAULTS_FILE, launch
 from residue_sim.board._platform import Platform, platform
+from residue_sim.board._program import run_program, start_program
 from residue_sim.board.model import Card, Fault, FaultKind, Latency
 
 __all__ = [
@@ -29,4 +30,6 @@ __all__ = [
     "board_files",
     "launch",
     "platform",
+    "run_program",
+    "start_program",
 ]

@@ -12,13 +12,14 @@ from __future__ import annotations
 import functools
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from peakrdl_regblock.udps import ALL_UDPS  # type: ignore[import-untyped]
-from systemrdl import RDLCompiler
+from peakrdl_regblock.udps import ALL_UDPS
+from systemrdl.compiler import RDLCompiler
 from systemrdl.node import FieldNode, RegNode
 
 from residue_sim._verilator import cached_build
@@ -34,16 +35,17 @@ _TIME = "Mon Jan  1 00:00:00 2024"
 _PS, _CARD, _RESET = "zynq_ultra_ps_e_0", "residue_card_0", "rst_pl_clk0"
 _CONTROL, _DATA = "axi_smc_control", "axi_smc_memory"
 
-_AXI_LITE = (
-    "awaddr awprot awvalid >awready wdata wstrb wvalid >wready >bresp >bvalid bready "
-    "araddr arprot arvalid >arready >rdata >rresp >rvalid rready"
-).split()
-_AXI = (
-    "awid awaddr awlen awsize awburst awcache awprot awvalid >awready "
-    "wdata wstrb wlast wvalid >wready >bid >bresp >bvalid bready "
-    "arid araddr arlen arsize arburst arcache arprot arvalid >arready "
-    ">rid >rdata >rresp >rlast >rvalid rready"
-).split()
+# Signals of the interfaces; the slave drives those with `>`.
+_AXI_LITE = """
+    awaddr awprot awvalid >awready wdata wstrb wvalid >wready >bresp >bvalid bready
+    araddr arprot arvalid >arready >rdata >rresp >rvalid rready
+"""
+_AXI = """
+    awid awaddr awlen awsize awburst awcache awprot awvalid >awready
+    wdata wstrb wlast wvalid >wready >bid >bresp >bvalid bready
+    arid araddr arlen arsize arburst arcache arprot arvalid >arready
+    >rid >rdata >rresp >rlast >rvalid rready
+"""
 
 
 def board_files(configuration: str) -> Path:
@@ -171,16 +173,13 @@ class _Design:
         self,
         master: tuple[str, str, str],
         slave: tuple[str, str, str],
-        signals: list[str],
+        signals: str,
         data_bits: int,
         protocol: str,
     ) -> None:
-        """Connect two AXI interfaces, each given as instance, interface and prefix of its ports.
-
-        A signal that the slave drives is marked with `>`.
-        """
+        """Connect two AXI interfaces, each given as instance, interface and prefix of its ports."""
         name = f"{master[0]}_{master[1]}"
-        for signal in signals:
+        for signal in signals.split():
             pin = signal.lstrip(">")
             ends = (master[0], master[2] + pin), (slave[0], slave[2] + pin)
             driver, load = reversed(ends) if signal.startswith(">") else ends
@@ -198,11 +197,9 @@ class _Design:
             for key, value in (("DATA_WIDTH", str(data_bits)), ("PROTOCOL", protocol)):
                 ElementTree.SubElement(element, "PARAMETER", NAME=key, VALUE=value)
             maps = ElementTree.SubElement(element, "PORTMAPS")
-            for signal in signals:
+            for signal in signals.split():
                 pin = signal.lstrip(">")
-                ElementTree.SubElement(
-                    maps, "PORTMAP", LOGICAL=pin.upper(), PHYSICAL=prefix + pin
-                )
+                ElementTree.SubElement(maps, "PORTMAP", LOGICAL=pin.upper(), PHYSICAL=prefix + pin)
 
     def memory_range(
         self,
@@ -250,26 +247,20 @@ def _handoff(configuration: Configuration) -> str:
     frequency = str(round(facts.clock_mhz * 1e6))
     clocked = [(_PS, "maxihpm0_fpd_aclk"), (_PS, "saxihp0_fpd_aclk"), (_RESET, "slowest_sync_clk")]
     clocked += [(_CONTROL, "aclk"), (_DATA, "aclk"), (_CARD, "clk")]
-    design.net(
-        f"{_PS}_pl_clk0", (_PS, "pl_clk0"), *clocked, SIGIS="clk", CLKFREQUENCY=frequency
-    )
+    design.net(f"{_PS}_pl_clk0", (_PS, "pl_clk0"), *clocked, SIGIS="clk", CLKFREQUENCY=frequency)
     reset = {"SIGIS": "rst", "POLARITY": "ACTIVE_LOW"}
     design.net(f"{_PS}_pl_resetn0", (_PS, "pl_resetn0"), (_RESET, "ext_reset_in"), **reset)
     cleared = [(_CONTROL, "aresetn"), (_DATA, "aresetn"), (_CARD, "rst_n")]
-    design.net(
-        f"{_RESET}_peripheral_aresetn", (_RESET, "peripheral_aresetn"), *cleared, **reset
-    )
+    design.net(f"{_RESET}_peripheral_aresetn", (_RESET, "peripheral_aresetn"), *cleared, **reset)
     design.net(
         f"{_CARD}_interrupt_o", (_CARD, "interrupt_o"), (_PS, "pl_ps_irq0"), SIGIS="INTERRUPT"
     )
     wide = configuration.axi_data_bits
-    for master, slave, signals, bits, protocol in (
-        ((_PS, "M_AXI_HPM0_FPD", "maxigp0_"), (_CONTROL, "S00_AXI", "S00_AXI_"), _AXI, 32, "AXI4"),
-        ((_CONTROL, "M00_AXI", "M00_AXI_"), (_CARD, "s_axil", "s_axil_"), _AXI_LITE, 32, "AXI4LITE"),
-        ((_CARD, "m_axi", "m_axi_"), (_DATA, "S00_AXI", "S00_AXI_"), _AXI, wide, "AXI4"),
-        ((_DATA, "M00_AXI", "M00_AXI_"), (_PS, "S_AXI_HP0_FPD", "saxigp2_"), _AXI, 128, "AXI4"),
-    ):
-        design.bus(master, slave, signals, bits, protocol)
+    entry, exit_ = ("S00_AXI", "S00_AXI_"), ("M00_AXI", "M00_AXI_")
+    design.bus((_PS, "M_AXI_HPM0_FPD", "maxigp0_"), (_CONTROL, *entry), _AXI, 32, "AXI4")
+    design.bus((_CONTROL, *exit_), (_CARD, "s_axil", "s_axil_"), _AXI_LITE, 32, "AXI4LITE")
+    design.bus((_CARD, "m_axi", "m_axi_"), (_DATA, *entry), _AXI, wide, "AXI4")
+    design.bus((_DATA, *exit_), (_PS, "S_AXI_HP0_FPD", "saxigp2_"), _AXI, 128, "AXI4")
     design.memory_range(
         (_PS, "M_AXI_HPM0_FPD"),
         (_CARD, "s_axil"),
@@ -364,7 +355,7 @@ def _registers(parent: ElementTree.Element, nbytes: int) -> None:
             )
 
 
-def _access(fields: list[FieldNode]) -> str:
+def _access(fields: Sequence[FieldNode]) -> str:
     readable = any(field.is_sw_readable for field in fields)
     writable = any(field.is_sw_writable for field in fields)
     if readable and writable:

@@ -127,6 +127,8 @@ class Card:
         trace: Path | None = None,
     ) -> None:
         latency = latency or Latency()
+        if trace is not None and not trace.parent.is_dir():
+            raise FileNotFoundError(f"no folder {trace.parent} for the waveform {trace.name}")
         self._library = _load(library)
         self._handle: int | None = self._library.card_create(
             memory_base,
@@ -138,8 +140,10 @@ class Card:
         )
         if self._handle is None:
             raise MemoryError(f"no address space for {memory_bytes} bytes of simulated memory")
-        pages = (ctypes.c_uint8 * memory_bytes).from_address(self._library.card_memory(self._handle))
-        self.memory: NDArray[np.uint8] = np.frombuffer(pages, np.uint8)
+        address = self._library.card_memory(self._handle)
+        self.memory: NDArray[np.uint8] = np.ctypeslib.as_array(
+            (ctypes.c_uint8 * memory_bytes).from_address(address)
+        )
         self.memory_base = memory_base
 
     @property

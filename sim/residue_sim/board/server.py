@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 import numpy as np
-from pynq.remote import (  # type: ignore[import-untyped]
+from pynq.remote import (
     buffer_pb2,
     buffer_pb2_grpc,
     gpio_pb2,
@@ -178,9 +178,8 @@ class _Mmio(mmio_pb2_grpc.MmioServicer):  # type: ignore[misc]
     @_service
     def get_mmio(self, request: Any, context: Any) -> Any:
         window = range(request.base_addr, request.base_addr + request.length)
-        if not window or window.start % 4 or not any(
-            window.start in known and window[-1] in known for known in (self._card, _PERIPHERALS)
-        ):
+        known = self._card if window.start in self._card else _PERIPHERALS
+        if not window or window.start % 4 or window.start not in known or window[-1] not in known:
             raise IndexError(f"no registers at 0x{window.start:x} to 0x{window.stop:x}")
         return mmio_pb2.GetMmioResponse(status=True, mmio_id=f"{window.start:x}-{window.stop:x}")
 

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
-import numpy as np
 import typer
 
-from residue.card._abi import (
-    COMMAND_DTYPE,
-    COMPLETION_DTYPE,
-    COMPLETION_OFFSET,
-    DESCRIPTOR_BYTES,
-    Opcode,
-    Register,
-    Status,
-)
+from residue.card._abi import COMPLETION_DTYPE, COMPLETION_OFFSET, Opcode, Status
 from residue.errors import CommandFailed, DeviceTimeout
 from residue_sim.board._board import Board
+from residue_sim.board._program import run_program
 from residue_sim.board.model import Latency
-from residue_sim.golden import Montgomery, to_words
+from residue_sim.scenarios import Program, odd_modulus
 
 __all__ = ["Speed", "measure"]
-
-_BYTES_A_WORD = 8
-_UNIT = 16  # bytes, of a stride
 
 
 @dataclass(frozen=True)
@@ -79,50 +69,27 @@ def measure(
         CommandFailed: it completed with another status than OK.
     """
     with Board(config, latency=latency) as board:
-        entry = board.configuration
-        modulus = 2**modulus_bits - 105
-        montgomery = Montgomery.of(modulus, entry.word_bits, entry.elements)
-        k = montgomery.k
-        count = entry.contexts
-        rng = np.random.default_rng(1)
-        values = [int.from_bytes(rng.bytes(modulus_bits // 8), "little") for _ in range(count)]
-        rows = [to_words(value % modulus, entry.word_bits, k) for value in values]
-
-        def place(content: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> int:
-            address = board.allocate(content.size)
-            board.memory(address, content.size)[:] = content
-            return address
-
-        block = place(np.array(montgomery.block(), np.uint64).view(np.uint8))
-        source = place(np.array(rows, np.uint64).reshape(-1).view(np.uint8))
-        command = np.zeros(1, COMMAND_DTYPE)
-        command["opcode"] = Opcode.SQR
-        command["modulus"] = block
-        command["src_a"] = source
-        command["dst"] = board.allocate(count * k * _BYTES_A_WORD)
-        command["count"] = count
-        command["length"] = max(1, products // count)
-        command["stride_a"] = command["stride_dst"] = k * _BYTES_A_WORD // _UNIT
-        queue = board.allocate(2 * DESCRIPTOR_BYTES)
-        board.memory(queue, command.nbytes)[:] = command.view(np.uint8)
-        facts = (board.memory_base, board.memory_base + board.memory_bytes)
-        for register, value in (
-            (Register.MEM_BASE_LO, facts[0] & 0xFFFF_FFFF),
-            (Register.MEM_BASE_HI, facts[0] >> 32),
-            (Register.MEM_LIMIT_LO, facts[1] & 0xFFFF_FFFF),
-            (Register.MEM_LIMIT_HI, facts[1] >> 32),
-            (Register.QUEUE_BASE_LO, queue & 0xFFFF_FFFF),
-            (Register.QUEUE_BASE_HI, queue >> 32),
-            (Register.QUEUE_SIZE, 2),
-            (Register.TAIL, 1),
-        ):
-            board.write32(register, value)
+        rng = random.Random(1)  # noqa: S311
+        program = Program(board.configuration, base=board.memory_base)
+        domain, _ = program.domain(odd_modulus(rng, modulus_bits))
+        count = board.configuration.contexts
+        values = [rng.randrange(domain.modulus) for _ in range(count)]
+        source, stride = program.residues(values, domain)
+        program.add(
+            Opcode.SQR,
+            domain.modulus,
+            src_a=source,
+            stride_a=stride,
+            dst=source,
+            stride_dst=stride,
+            count=count,
+            length=max(1, products // count),
+        )
         start = time.perf_counter()
-        board.write32(Register.CTRL, 1)
-        if not board.wait_idle(timeout):
+        if not run_program(board, program, timeout):
             raise DeviceTimeout(f"the simulated card was not done after {timeout:.0f} s")
         seconds = time.perf_counter() - start
-        raw = board.memory(queue + COMPLETION_OFFSET, COMPLETION_DTYPE.itemsize)
+        raw = board.memory(program.base + COMPLETION_OFFSET, COMPLETION_DTYPE.itemsize)
         record = raw.copy().view(COMPLETION_DTYPE)[0]
         if record["status"] != Status.OK:
             raise CommandFailed(f"SQR completed with {Status(int(record['status'])).name}")
