@@ -22,22 +22,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
+    "CXX",
     "Verilator",
     "VerilatorError",
     "build_model",
     "cache_dir",
     "cached_build",
+    "content_key",
     "find_verilator",
     "lint",
 ]
 
 _LEAST_VERSION = (5, 36)
 _LEAKS = ("CFLAGS", "CPPFLAGS", "CXXFLAGS", "LDFLAGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-_CXX = "g++"
+CXX = "g++"
 _MAKE_VARIABLES = {
     "AR": "ar",
-    "CXX": _CXX,
-    "LINK": _CXX,
+    "CXX": CXX,
+    "LINK": CXX,
     "PYTHON3": sys.executable,
     "CFG_CXXFLAGS_COROUTINES": "-fcoroutines",
     "CFG_CXXFLAGS_NO_UNUSED": "-Wno-unused-parameter -Wno-unused-variable -Wno-sign-compare",
@@ -222,17 +224,15 @@ def build_model(
     flags = [
         *("--cc", "--exe", "--build", "-j", "0", "--prefix", "Vtop", "--top-module", top),
         *("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal"),
-        *("-MAKEFLAGS", f"OPT_FAST='{optimise}' OPT_SLOW=-O0 OPT_GLOBAL=-O2"),
-        *("-CFLAGS", f"{optimise} " + " ".join({f"-I{path.parent}" for path in cpp})),
+        *("-MAKEFLAGS", f"OPT_FAST='{optimise}' OPT_SLOW=-O0 OPT_GLOBAL=-O1"),
+        *("-CFLAGS", " ".join(sorted({f"-I{path.parent}" for path in cpp}))),
         *(f"-G{name}={value}" for name, value in (parameters or {}).items()),
         *arguments,
     ]
 
     def build(folder: Path) -> None:
         files = [path.resolve() for path in (*sources, *cpp)]
-        find_verilator().run(
-            [*flags, "-Mdir", folder, "-o", "model", *files], timeout=timeout
-        )
+        find_verilator().run([*flags, "-Mdir", folder, "-o", "model", *files], timeout=timeout)
 
     key = content_key([*sources, *cpp, *headers], flags)
     return cached_build(f"model-{top}", key, build) / "model"

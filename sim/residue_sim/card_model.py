@@ -19,17 +19,28 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+
 from residue.card import _abi as abi
 from residue.card._abi import CommandFlag, ModulusVector, Opcode, Register, Status
 from residue.card._port import Bytes
-
 from residue_sim.golden import Montgomery, from_words, to_words
 from residue_sim.manifest import Configuration
 
-__all__ = ["COMMAND_CYCLES", "CardModel", "Command", "Dram", "Memory", "ModelBoard"]
+__all__ = [
+    "COMMAND_CYCLES",
+    "RESERVED_ENTRIES",
+    "CardModel",
+    "Command",
+    "Dram",
+    "Memory",
+    "ModelBoard",
+]
 
 COMMAND_CYCLES = 200
 """Assumed cycles of a command besides its products."""
+
+RESERVED_ENTRIES = 3
+"""Entries of the table store that hold no table."""
 
 
 class Memory(Protocol):
@@ -235,7 +246,13 @@ class CardModel:
             command = replace(command, src_a=0)
         self._check_window(opcode, command)
         self._check_addresses(opcode, command)
-        domain = self._domain(command.modulus)
+        domain, consistent = self._domain(command.modulus)
+        if opcode is Opcode.SELFTEST and not consistent:
+            raise _CommandError(Status.SELFTEST_FAILED)
+        if not consistent:
+            raise ValueError("the modulus block does not belong to its modulus")
+        if opcode in _GATHERED and not self._table_fits(command.window, domain.k):
+            raise _CommandError(Status.BAD_WINDOW)
         self._check_strides(opcode, command, domain)
         self._check_exponents(opcode, command)
         if opcode is Opcode.SELFTEST:
@@ -311,10 +328,17 @@ class CardModel:
     def _check_window(self, opcode: Opcode, c: Command) -> None:
         if opcode is Opcode.POW and c.window != 4:
             raise _CommandError(Status.BAD_WINDOW)
-        if opcode in _GATHERED | {Opcode.TABLE} and (
-            c.window not in _WINDOWS or 2 << c.window > self.configuration.table_entries
-        ):
+        if opcode in _GATHERED | {Opcode.TABLE} and c.window not in _WINDOWS:
             raise _CommandError(Status.BAD_WINDOW)
+
+    def _table_fits(self, window: int, k: int) -> bool:
+        """Whether the table store holds two rows; it is cut finer for the smaller moduli."""
+        largest = self.configuration.max_words
+        half = 2 * ((largest + 3) // 4)
+        entries = self.configuration.table_entries
+        if k <= half:
+            entries = entries * (largest // 2) // (half // 2)
+        return (2 << window) + RESERVED_ENTRIES <= entries
 
     def _check_addresses(self, opcode: Opcode, c: Command) -> None:
         used = [c.modulus]
@@ -347,7 +371,8 @@ class CardModel:
             if bits > self.configuration.max_exponent_bits or c.stride_e * 8 < bits:
                 raise _CommandError(Status.EXPONENT_TOO_LONG)
 
-    def _domain(self, address: int) -> Montgomery:
+    def _domain(self, address: int) -> tuple[Montgomery, bool]:
+        """The modulus block's modulus, and whether the rest of the block belongs to it."""
         word_bits, elements = self.configuration.word_bits, self.configuration.elements
         k = int.from_bytes(self._read(address, 8), "little") & 0xFFFF
         if k % 2 or not 4 <= k <= self.configuration.max_words:
@@ -359,9 +384,7 @@ class CardModel:
         if modulus % 2 == 0:
             raise _CommandError(Status.EVEN_MODULUS)
         domain = Montgomery.of(modulus, word_bits, elements, k)
-        if list(words) != domain.block():
-            raise ValueError("the modulus block does not belong to its modulus")
-        return domain
+        return domain, list(words) == domain.block()
 
     # --------------------------------------------------------------------------------- memory
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,19 +12,33 @@ from pathlib import Path
 
 from cocotb_tools.runner import get_runner
 
-from residue_sim._verilator import cached_build, content_key, find_verilator
+from residue_sim._verilator import CXX, VerilatorError, cached_build, content_key, find_verilator
 from residue_sim.manifest import hw_root, sources_for
 
-__all__ = ["bench_seed", "run_bench"]
+__all__ = ["bench_parameter", "bench_seed", "run_bench"]
 
 _BUILD_ARGUMENTS = ("--assert", "--x-assign", "unique", "--x-initial", "unique", "-O3")
-# Small models run briefly: compile them fast.
-_MAKE_FLAGS = "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O2"
+# Small models run briefly: compile them fast. Most of the time goes into verilated.h, which is
+# precompiled once; the compiler ignores it where flags differ.
+_OPTIMISE = "-O1"
+_MAKE_FLAGS = (
+    r"OPT_FAST={optimise}\ -I{precompiled}\ -include\ verilated.h OPT_SLOW=-O0 OPT_GLOBAL=-O2"
+)
+_HEADER_FLAGS = (
+    *(_OPTIMISE, "-std=gnu++20", "-DVERILATOR=1"),
+    *(f"-DVM_{name}=0" for name in ("COVERAGE", "SC", "TIMING", "TRACE")),
+    *(f"-DVM_TRACE_{name}=0" for name in ("FST", "VCD", "SAIF")),
+)
 
 
 def bench_seed() -> int:
     """Seed of this run's random stimuli: `$RESIDUE_SEED`, else 1."""
     return int(os.environ.get("RESIDUE_SEED", "1"))
+
+
+def bench_parameter(name: str) -> int:
+    """Inside the simulation: the value that `run_bench` gave to a parameter of the top."""
+    return int(os.environ[f"PARAM_{name}"])
 
 
 def run_bench(
@@ -33,6 +48,8 @@ def run_bench(
     parameters: Mapping[str, int] | None = None,
     tests: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    defines: Sequence[str] = (),
+    models: Sequence[Path] = (),
     waves: bool = False,
 ) -> None:
     """Build `toplevel` (cached by content) and run the cocotb tests of a Python file on it.
@@ -40,39 +57,42 @@ def run_bench(
     Args:
         toplevel: a module of hw/sources.yaml.
         test_file: the file with the `@cocotb.test` coroutines, usually `__file__`.
-        parameters: values of the top's parameters; the coroutines find them in the environment
-            as `PARAM_<name>`.
+        parameters: values of the top's parameters; the coroutines ask `bench_parameter` for them.
         tests: names of the coroutines to run; all if empty.
         environment: further environment variables for the coroutines.
+        defines: preprocessor symbols.
+        models: RTL of primitives that stand outside hw/.
         waves: write a waveform beside the build.
 
     Raises:
         AssertionError: a coroutine failed; its log is on standard output.
-        VerilatorError: Verilator could not be found.
+        VerilatorError: it does not build, or there is no Verilator.
     """
     parameters = dict(parameters or {})
-    sources = [*_waivers(), *sources_for(toplevel)]
+    sources = [*_waivers(), *models, *sources_for(toplevel)]
+    build_arguments = [*_BUILD_ARGUMENTS, *(f"-D{name}" for name in defines)]
     runner = get_runner("verilator")
 
     def build(folder: Path) -> None:
-        with _environment({**find_verilator().environment, "MAKEFLAGS": _MAKE_FLAGS}):
+        make_flags = _MAKE_FLAGS.format(optimise=_OPTIMISE, precompiled=_precompiled_header())
+        with _environment({**find_verilator().environment, "MAKEFLAGS": make_flags}):
             runner.build(
                 sources=sources,
                 hdl_toplevel=toplevel,
                 parameters=parameters,
-                build_args=list(_BUILD_ARGUMENTS),
+                build_args=build_arguments,
                 build_dir=folder,
                 timescale=("1ns", "1ps"),
                 waves=waves,
             )
 
     key = content_key(
-        sources, sorted(parameters.items()), _BUILD_ARGUMENTS, _MAKE_FLAGS, waves, sys.version
+        sources, sorted(parameters.items()), build_arguments, _MAKE_FLAGS, waves, sys.version
     )
     try:
         folder = cached_build(f"bench-{toplevel}", key, build)
-    except SystemExit as error:
-        raise AssertionError(f"{toplevel} does not build; the log is above") from error
+    except RuntimeError as error:
+        raise VerilatorError(f"{toplevel} does not build; the log is above") from error
 
     seed = bench_seed()
     print(f"{toplevel}: {parameters} seed {seed} (RESIDUE_SEED)")
@@ -93,8 +113,23 @@ def run_bench(
                 extra_env={**extra, "COCOTB_LOG_LEVEL": "WARNING", "COCOTB_ANSI_OUTPUT": "0"},
                 waves=waves,
             )
-        except SystemExit as error:
+        except (RuntimeError, SystemExit) as error:  # RuntimeError: an RTL assertion stopped it
             raise AssertionError(f"{toplevel}: a bench failed, seed {seed}") from error
+
+
+def _precompiled_header() -> Path:
+    """A folder that stands in for verilated.h on the include path."""
+    include = find_verilator().root / "include"
+    flags = [*_HEADER_FLAGS, f"-I{include}", f"-I{include / 'vltstd'}", "-x", "c++-header"]
+
+    def build(folder: Path) -> None:
+        header = folder / "verilated.h"
+        header.symlink_to(include / header.name)
+        subprocess.run(  # noqa: S603
+            [CXX, *flags, str(header), "-o", f"{header}.gch"], check=True
+        )
+
+    return cached_build("verilated-header", content_key([include / "verilated.h"], flags), build)
 
 
 def _waivers() -> list[Path]:

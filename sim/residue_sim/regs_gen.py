@@ -21,11 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from peakrdl_regblock import RegblockExporter  # type: ignore[import-untyped]
-from peakrdl_regblock.cpuif.axi4lite import (  # type: ignore[import-untyped]
-    AXI4Lite_Cpuif_flattened,
-)
-from peakrdl_regblock.udps import ALL_UDPS  # type: ignore[import-untyped]
+from peakrdl_regblock import RegblockExporter
+from peakrdl_regblock.cpuif.axi4lite import AXI4Lite_Cpuif_flattened
+from peakrdl_regblock.udps import ALL_UDPS
 from systemrdl.compiler import RDLCompiler
 from systemrdl.node import AddressableNode, AddrmapNode, FieldNode, Node, RegNode
 from systemrdl.rdltypes.user_enum import UserEnum

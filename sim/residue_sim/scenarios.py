@@ -12,6 +12,7 @@ import random
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -185,7 +186,7 @@ def all_operations(
     others = _edge_values(rng, d, count)[::-1]
     src_a, stride_a = program.residues(values, d, gap=1)
     src_b, stride_b = program.residues(others, d)
-    a = {"src_a": src_a, "stride_a": stride_a, "count": count}
+    a: dict[str, Any] = {"src_a": src_a, "stride_a": stride_a, "count": count}
 
     def power(x: int, e: int) -> int:
         return pow(x * inverse, e, n_tilde) * one % n_tilde
@@ -198,7 +199,11 @@ def all_operations(
     program.add(Opcode.MUL, modulus, expect=broadcast, src_b=src_b, stride_b=0, **a)
     squarings = rng.randrange(1, 4)
     program.add(
-        Opcode.SQR, modulus, expect=[power(v, 1 << squarings) for v in values], length=squarings, **a
+        Opcode.SQR,
+        modulus,
+        expect=[power(v, 1 << squarings) for v in values],
+        length=squarings,
+        **a,
     )
 
     exponents = [0, 1, (1 << exponent_bits) - 1, 1 << (exponent_bits - 1)]
@@ -270,7 +275,7 @@ def bad_commands(program: Program, modulus: int, rng: random.Random) -> None:
     values = _edge_values(rng, d, 3)
     src_a, stride_a = program.residues(values, d)
     room = program.place(bytes(len(values) * stride_a))
-    good = {"src_a": src_a, "stride_a": stride_a, "count": len(values)}
+    good: dict[str, Any] = {"src_a": src_a, "stride_a": stride_a, "count": len(values)}
     to = {"dst": room, "stride_dst": stride_a}
     strings, stride_e = program.strings([0, 0, 0], 128)
     power = {"window": 4, "exponents": strings, "stride_e": stride_e, "length": 8}
@@ -290,7 +295,7 @@ def bad_commands(program: Program, modulus: int, rng: random.Random) -> None:
     huge_k = block_with(0, program.configuration.max_words + 2)
 
     def bad(status: Status, opcode: int, *parts: dict[str, int], **more: int) -> None:
-        fields = {"block": block}
+        fields: dict[str, Any] = {"block": block}
         for part in (*parts, more):
             fields |= part
         program.add(opcode, status=status, **fields)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from residue.backends._protocol import OperationStats
 from residue.card._abi import CommandFlag, Opcode, Status
 from residue.card._device import Card, CardModulus

@@ -12,6 +12,7 @@ import gmpy2
 import numpy as np
 import pytest
 from gmpy2 import mpz
+
 from residue._limbs import from_limbs, to_limbs
 from residue.backends import Backend, DeviceFallbackWarning, ResidueArray, get_backend
 from residue.backends._auto import AutoBackend

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from typer.testing import CliRunner
+
 from residue_federated import PartyReport, load_job, run_trial
 from residue_federated._cli import app
 from residue_federated._results import compare_gradients
 from residue_federated._trial import Event, new_run_directory
 from residue_federated.errors import FederatedError, JobError, PeerLost
-from typer.testing import CliRunner
 
 runner = CliRunner()
 

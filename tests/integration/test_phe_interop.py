@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import phe
 import pytest
+
 from residue.errors import EncodingOverflow, InvalidCiphertext, KeyMismatch
 from residue.paillier import (
     CiphertextArray,

@@ -17,6 +17,7 @@ from gmpy2 import mpz
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from residue._limbs import from_limbs, to_limbs
 from residue.backends import (
     DeviceFallbackWarning,

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import typer
 from gmpy2 import mpz
+
 from residue import _bench, _bench_peer, _cli, _selftest
 from residue._cli_files import read_numbers
 from residue._limbs import to_limbs

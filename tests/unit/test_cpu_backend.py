@@ -14,6 +14,7 @@ import gmpy2
 import numpy as np
 import pytest
 from gmpy2 import mpz
+
 from residue._limbs import from_limbs, to_limbs
 from residue.backends import Backend
 from residue.backends import _cpu_kernels as kernels

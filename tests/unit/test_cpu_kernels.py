@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gmpy2 import mpz
+
 from residue._limbs import from_limbs, to_limbs
 from residue.backends import _cpu_kernels as kernels
 

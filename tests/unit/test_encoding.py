@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from residue.errors import EncodingError, EncodingOverflow
 from residue.paillier._encoding import (
     FLOAT_EXPONENT,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+
 from residue_federated._data import load_table
 from residue_federated._jobs import Job
 from residue_federated.errors import DataError

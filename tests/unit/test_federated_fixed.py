@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pytest
+
 from residue_federated._fixed import (
     LOSS_BITS,
     Slots,

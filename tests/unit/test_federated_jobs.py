@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from residue_federated._jobs import Job, load_job
 from residue_federated.errors import JobError
 

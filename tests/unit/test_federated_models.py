@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from residue_federated._jobs import EarlyStop, Job, Optimiser, Training
 from residue_federated._models import Objective, Updater, batches, stops
 

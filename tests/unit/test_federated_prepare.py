@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+
 import residue
 from residue.errors import EncodingOverflow
 from residue.paillier._stock import Stock

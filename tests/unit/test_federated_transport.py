@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from residue_federated._certificates import Identity, TrialAuthority
 from residue_federated._jobs import Transport
 from residue_federated._transport import Endpoint, Message

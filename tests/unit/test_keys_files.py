@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from residue.errors import InvalidKey, KeyFileError, WrongPassphrase
 from residue.paillier import (
     PrivateKey,

@@ -12,6 +12,7 @@ from typing import Any
 import gmpy2
 import numpy as np
 import pytest
+
 import residue
 from residue._limbs import from_limbs
 from residue.backends._cpu import CpuArray, CpuBackend

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from residue.card import _abi as abi
 from residue_sim import regs_gen
 

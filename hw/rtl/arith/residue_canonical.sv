@@ -4,13 +4,13 @@
 //
 // so result = v / 2^W mod N in [0, N). W = 3 * DigitBits, n0inv = -N^-1 mod 2^W.
 //
-// Ranges:     v <= 2^W * N (the ring's product with 2^W is below N~ + 2^W), so y < 2*N; N < 2^(W*k);
-//             3 <= k <= MaxWords words.
-// Latency:    about k + 30 cycles; y and y - N are both stored and one is chosen, so neither latency
-//             nor addresses depend on data.
+// Ranges:     v <= 2^W * N (the ring's product with 2^W is below N~ + 2^W), so y < 2*N;
+//             N < 2^(W*k); 3 <= k <= MaxWords words.
+// Latency:    about 2*k + 30 cycles from first word to last; y and y - N are both stored and one is
+//             chosen, so neither latency nor addresses depend on data.
 // Throughput: one residue in k + 9 cycles. Gaps at the input and back-pressure at the output are
-//             allowed; two results are buffered.
-// Cost:       6 DSP48E2, a memory of 2 * MaxWords words of 2*W bits.
+//             allowed; four results are buffered.
+// Cost:       6 DSP48E2, a memory of 4 * MaxWords words of 2*W bits (2 RAMB36).
 // Source:     Montgomery reduction by one digit, modulo N itself.
 `default_nettype none
 
@@ -39,6 +39,7 @@ module residue_canonical #(
   localparam int unsigned H = (W + 1) / 2;
   localparam int unsigned U = W - H;
   localparam int unsigned T = H + 2;
+  localparam int unsigned Buffers = 4;
 
   // ---- issue: v_0 for the quotient, then v, then a zero word that takes the last carry
   typedef enum logic [1:0] {
@@ -48,14 +49,14 @@ module residue_canonical #(
     StFlush
   } state_e;
   state_e state_q;
-  logic [1:0] in_use_q;  // buffers given to residues
+  logic [2:0] in_use_q;  // buffers given to residues
   logic [AddressBits-1:0] n_addr_q;
   // Flags of the issued word, [n]: n + 1 cycles ago.
   logic [9:0] valid_q, first_q, last_q;
   logic [8:0] scale_q;
 
   wire take = s_valid & s_ready;
-  wire scale = state_q == StIdle && s_valid && in_use_q != 2'd2;
+  wire scale = state_q == StIdle && s_valid && in_use_q != 3'(Buffers);
   wire flush = state_q == StFlush;
   logic released;
 
@@ -75,7 +76,7 @@ module residue_canonical #(
         StStream:   if (take & s_last) state_q <= StFlush;
         StFlush:    state_q <= StIdle;
       endcase
-      in_use_q <= in_use_q + 2'(scale) - 2'(released);
+      in_use_q <= in_use_q + 3'(scale) - 3'(released);
       if (flush) n_addr_q <= '0;
       else if (take) n_addr_q <= n_addr_q + 1'b1;
       valid_q <= {valid_q[8:0], take | flush};
@@ -130,10 +131,11 @@ module residue_canonical #(
       .s_data(sum_q), .m_valid(y_valid), .m_first(y_first), .m_last(y_last), .m_tag(), .m_data(y)
   );
 
-  // ---- y and y - N side by side into one of two buffers; word 0 is zero and dropped
+  // ---- y and y - N side by side into one of the buffers; word 0 is zero and dropped
   wire [W-1:0] n_late;
   logic [W-1:0] n_prev_q, y_q, difference_q;
-  logic borrow_q, put_q, put_last_q, put_bank_q;
+  logic borrow_q, put_q, put_last_q;
+  logic [1:0] put_bank_q;
   logic [AddressBits-1:0] put_index_q;
   residue_delay #(.Width(W), .Cycles(12)) u_n (.clk, .d_i(a_q), .q_o(n_late));
 
@@ -150,10 +152,11 @@ module residue_canonical #(
     else put_q <= y_valid & ~y_first;
   end
 
-  logic [2*W-1:0] buffer[2**(AddressBits+1)];
-  logic [1:0] full_q, keep_y_q;
-  logic [AddressBits-1:0] length_q[2];  // index of the last word
-  logic take_bank_q, read_valid_q, read_last_q, read_keep_q;
+  logic [2*W-1:0] buffer[Buffers*2**AddressBits];
+  logic [Buffers-1:0] full_q, keep_y_q;
+  logic [AddressBits-1:0] length_q[Buffers];  // index of the last word
+  logic [1:0] take_bank_q;
+  logic read_valid_q, read_last_q, read_keep_q;
   logic [AddressBits-1:0] take_index_q;
   logic [2*W-1:0] read_q;
 
@@ -165,9 +168,9 @@ module residue_canonical #(
   always_ff @(posedge clk) begin
     if (!rst_n) begin
       full_q       <= '0;
-      put_bank_q   <= 1'b0;
+      put_bank_q   <= '0;
       put_index_q  <= '0;
-      take_bank_q  <= 1'b0;
+      take_bank_q  <= '0;
       take_index_q <= '0;
       read_valid_q <= 1'b0;
       m_valid      <= 1'b0;
@@ -175,11 +178,11 @@ module residue_canonical #(
       if (put_q) put_index_q <= put_last_q ? '0 : put_index_q + 1'b1;
       if (put_q & put_last_q) begin
         full_q[put_bank_q] <= 1'b1;
-        put_bank_q         <= ~put_bank_q;
+        put_bank_q         <= put_bank_q + 1'b1;
       end
       if (released) begin
         full_q[take_bank_q] <= 1'b0;
-        take_bank_q         <= ~take_bank_q;
+        take_bank_q         <= take_bank_q + 1'b1;
         take_index_q        <= '0;
       end else if (advance & reading) take_index_q <= take_index_q + 1'b1;
       if (advance) {m_valid, read_valid_q} <= {read_valid_q, reading};
@@ -201,8 +204,10 @@ module residue_canonical #(
     end
   end
 
+`ifndef SYNTHESIS
   a_hold : assert property (@(posedge clk) disable iff (!rst_n)
       m_valid && !m_ready |=> m_valid && $stable({m_data, m_last}));
+`endif
 
 endmodule
 

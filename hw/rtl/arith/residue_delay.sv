@@ -2,7 +2,8 @@
 //
 //   q_o = d_i of Cycles cycles ago
 //
-// Ranges:  Cycles >= 2. Latency: Cycles. No reset: what leaves in the first Cycles cycles is undefined.
+// Ranges:  Cycles >= 2.
+// Latency: Cycles. No reset: what leaves in the first Cycles cycles is undefined.
 // Cost:    up to 17 cycles: Width shift registers (SRL16) and as many flip-flops behind them.
 // Not for: control flags (they want a reset).
 //
@@ -24,12 +25,12 @@ module residue_delay #(
   end
 
 `ifdef SYNTHESIS
-  logic [Width-1:0] line_q[Cycles-1];
+  (* srl_style = "srl_reg" *) logic [Width-1:0] line_q[Cycles];
   always_ff @(posedge clk) begin
     line_q[0] <= d_i;
-    for (int unsigned i = 1; i < Cycles - 1; i++) line_q[i] <= line_q[i-1];
-    q_o <= line_q[Cycles-2];
+    for (int unsigned i = 1; i < Cycles; i++) line_q[i] <= line_q[i-1];
   end
+  assign q_o = line_q[Cycles-1];
 `else
   localparam int unsigned PointerBits = $clog2(Cycles);
   logic [Width-1:0] buffer[2**PointerBits];

@@ -37,24 +37,24 @@ module residue_mac_chain #(
       .DigitBits(DigitBits), .ABits(ABits), .CBits(CBits), .PBits(PBits), .Head(1'b1),
       .TwoStageB(1'b0)
   ) u_dsp0 (
-      .clk, .a_i, .a_cas_i('0), .a_cas_o(a0), .b_i(b_i[DigitBits-1:0]), .ce_b1_i(1'b0),
-      .ce_b2_i(load_b_i[0]), .c_i, .clear_c_i, .p_cas_i('0), .p_cas_o(cas0), .p_o(p0)
+      .clk, .a_i, .a_cas_i(ABits'(0)), .a_cas_o(a0), .b_i(b_i[DigitBits-1:0]), .ce_b1_i(1'b0),
+      .ce_b2_i(load_b_i[0]), .c_i, .clear_c_i, .p_cas_i(PBits'(0)), .p_cas_o(cas0), .p_o(p0)
   );
   residue_dsp #(
       .DigitBits(DigitBits), .ABits(ABits), .CBits(CBits), .PBits(PBits), .Head(1'b0),
       .TwoStageB(1'b1)
   ) u_dsp1 (
-      .clk, .a_i('0), .a_cas_i(a0), .a_cas_o(a1), .b_i(b_i[2*DigitBits-1:DigitBits]),
-      .ce_b1_i(load_b_i[0]), .ce_b2_i(load_b_i[1]), .c_i('0), .clear_c_i(1'b0), .p_cas_i(cas0),
-      .p_cas_o(cas1), .p_o(p1)
+      .clk, .a_i(ABits'(0)), .a_cas_i(a0), .a_cas_o(a1), .b_i(b_i[2*DigitBits-1:DigitBits]),
+      .ce_b1_i(load_b_i[0]), .ce_b2_i(load_b_i[1]), .c_i(CBits'(0)), .clear_c_i(1'b0),
+      .p_cas_i(cas0), .p_cas_o(cas1), .p_o(p1)
   );
   residue_dsp #(
       .DigitBits(DigitBits), .ABits(ABits), .CBits(CBits), .PBits(PBits), .Head(1'b0),
       .TwoStageB(1'b1)
   ) u_dsp2 (
-      .clk, .a_i('0), .a_cas_i(a1), .a_cas_o(), .b_i(b_i[3*DigitBits-1:2*DigitBits]),
-      .ce_b1_i(load_b_i[0]), .ce_b2_i(load_b_i[2]), .c_i('0), .clear_c_i(1'b0), .p_cas_i(cas1),
-      .p_cas_o(), .p_o(p2)
+      .clk, .a_i(ABits'(0)), .a_cas_i(a1), .a_cas_o(), .b_i(b_i[3*DigitBits-1:2*DigitBits]),
+      .ce_b1_i(load_b_i[0]), .ce_b2_i(load_b_i[2]), .c_i(CBits'(0)), .clear_c_i(1'b0),
+      .p_cas_i(cas1), .p_cas_o(), .p_o(p2)
   );
 
   // Digit 0 of the sum leaves two cycles before the high part, digit 1 one cycle before it.

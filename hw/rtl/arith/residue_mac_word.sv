@@ -19,7 +19,7 @@
 // Throughput: one word a cycle; an operand's first word is marked by first_i, takes b_i with it and
 //             cuts the carries of what went before. The word after the last one must be zero.
 // Cost:       6 DSP48E2; about 110 LUT.
-// Source:     carry-save Montgomery; split by DSP columns as in docs/algorithms/montgomery.md.
+// Source:     carry-save Montgomery; carries move on by weight, word by word.
 // Not for:    canonical words (residue_normalise).
 `default_nettype none
 

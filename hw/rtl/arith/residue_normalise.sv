@@ -5,7 +5,7 @@
 // Ranges:     s_data [0, 2^(Width + GuardBits)), GuardBits < Width; m_data [0, 2^Width).
 // Latency:    4 cycles, independent of data. Throughput: one word a cycle; gaps are allowed; no
 //             back-pressure.
-// Cost:       two adders of Width bits; the loop from word to word is one LUT (generate, propagate).
+// Cost:       two adders of Width bits; the loop from word to word is one LUT.
 // Source:     carry-skip with a skip distance of one word.
 `default_nettype none
 

@@ -13,7 +13,7 @@
 //             cycle after its a; M stands 8 cycles after its a); b lane 14. Independent of data.
 // Throughput: one word a cycle, operands back to back; each may have its own modulus.
 // Cost:       12 DSP48E2; LUT and FF: `residue rtl-report`.
-// Source:     radix-2^W Montgomery with N~ = N * (-N^-1 mod 2^W) (docs/algorithms/montgomery.md).
+// Source:     radix-2^W Montgomery with N~ = N * (-N^-1 mod 2^W) (sim/residue_sim/golden.py).
 `default_nettype none
 
 module residue_pe #(

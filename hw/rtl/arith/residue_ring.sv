@@ -111,7 +111,7 @@ module residue_ring #(
     else if (in_word & in_again) take_q <= take_q + 1'b1;
   end
   residue_delay #(.Width(W), .Cycles(9)) u_m (
-      .clk, .d_i(in_word ? s_m_i : '0), .q_o(m_late)
+      .clk, .d_i(in_word ? s_m_i : W'(0)), .q_o(m_late)
   );
 
   // ---- elements

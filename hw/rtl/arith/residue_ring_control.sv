@@ -7,8 +7,7 @@
 //
 // After a reset nothing starts for FlushCycles: what the reset cut off must have left the ring.
 //
-// Timing depends on request times, slots_i and passes_i alone. slots_i and passes_i may change while
-// idle_o.
+// Timing depends on request times, slots_i and passes_i alone; the two may change while idle_o.
 // Cost: about 100 LUT.
 `default_nettype none
 
@@ -33,11 +32,6 @@ module residue_ring_control #(
     output logic               idle_o
 );
 
-  typedef struct packed {
-    logic [7:0]         pass;
-    logic [TagBits-1:0] tag;
-  } group_t;
-
   localparam int unsigned WaitBits = FlushCycles < 256 ? 8 : $clog2(FlushCycles + 1);
   localparam int unsigned PointerBits = $clog2(DepthGroups);
   if (DepthGroups != 2 ** PointerBits) begin : g_illegal
@@ -45,17 +39,19 @@ module residue_ring_control #(
   end
 
   logic [WaitBits-1:0] wait_q;  // cycles until the next group may start
-  group_t again_q, next, head;
+  // A group is {pass, tag}.
+  logic [8+TagBits-1:0] again_q;
   logic again_valid_q;
-  group_t flight_q[DepthGroups];
+  logic [8+TagBits-1:0] flight_q[DepthGroups];
   logic [PointerBits:0] put_q, take_q;
 
-  assign s_req_ready  = wait_q == '0 && !again_valid_q;
-  assign next         = again_valid_q ? again_q : '{pass: '0, tag: s_req_tag};
-  assign head         = flight_q[take_q[PointerBits-1:0]];
-  assign leave_last_o = head.pass + 8'd1 == passes_i;
-  assign leave_tag_o  = head.tag;
-  assign idle_o       = put_q == take_q && !again_valid_q;
+  wire [8+TagBits-1:0] next = again_valid_q ? again_q : {8'd0, s_req_tag};
+  wire [7:0] leave_pass;
+  wire [7:0] pass_after = leave_pass + 8'd1;
+  assign {leave_pass, leave_tag_o} = flight_q[take_q[PointerBits-1:0]];
+  assign leave_last_o              = pass_after == passes_i;
+  assign s_req_ready               = wait_q == '0 && !again_valid_q;
+  assign idle_o                    = put_q == take_q && !again_valid_q;
 
   wire start = wait_q == '0 && (again_valid_q || s_req_valid);
   wire returns = leave_i && !leave_last_o;
@@ -80,17 +76,18 @@ module residue_ring_control #(
 
   always_ff @(posedge clk) begin
     if (start) flight_q[put_q[PointerBits-1:0]] <= next;
-    if (returns) again_q <= '{pass: head.pass + 8'd1, tag: head.tag};
-    m_fetch_tag  <= next.tag;
-    m_fetch_pass <= next.pass;
+    if (returns) again_q <= {pass_after, leave_tag_o};
+    {m_fetch_pass, m_fetch_tag} <= next;
   end
 
+`ifndef SYNTHESIS
   a_flight_fits : assert property (@(posedge clk) disable iff (!rst_n)
       start |-> put_q - take_q != (PointerBits + 1)'(DepthGroups));
   a_leaves_known : assert property (@(posedge clk) disable iff (!rst_n)
       leave_i |-> put_q != take_q);
   a_one_waits : assert property (@(posedge clk) disable iff (!rst_n)
       returns |-> !again_valid_q || start);
+`endif
 
 endmodule
 

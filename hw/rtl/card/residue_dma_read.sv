@@ -58,6 +58,8 @@ module residue_dma_read #(
 );
 
   localparam int unsigned MaxBurstBeats = 64;
+  localparam int unsigned PendingBits   = TagBits + 2;
+  localparam int unsigned BeatBits      = TagBits + 2 + AxiDataBits;
 
   // A burst on the bus, or a bad request that waits for its turn to answer.
   typedef struct packed {
@@ -65,13 +67,6 @@ module residue_dma_read #(
     logic               last;
     logic               bad;
   } pending_t;
-
-  typedef struct packed {
-    logic [TagBits-1:0]     tag;
-    logic                   error;
-    logic                   last;
-    logic [AxiDataBits-1:0] data;
-  } beat_t;
 
   logic flushing_q;
   wire logic clear = flush_i || flushing_q;
@@ -120,7 +115,7 @@ module residue_dma_read #(
   assign burst_ready = list_ready && (burst_bad || address_free) && !flushing_q;
 
   residue_fifo #(
-    .WidthBits   ($bits(pending_t)),
+    .WidthBits   (PendingBits),
     .DepthEntries(MaxOutstanding)
   ) i_pending (
     .clk    (clk),
@@ -150,23 +145,18 @@ module residue_dma_read #(
   end
 
   // Data
-  beat_t beat, out_beat;
-  logic  out_ready;
+  logic out_ready;
 
-  wire logic take     = m_axi_rvalid && m_axi_rready;
-  wire logic answer   = pending_valid && pending.bad && (out_ready || flushing_q);
+  wire logic take       = m_axi_rvalid && m_axi_rready;
+  wire logic answer     = pending_valid && pending.bad && (out_ready || flushing_q);
+  wire logic beat_error = pending.bad || m_axi_rresp[1];
+  wire logic beat_last  = pending.bad || (pending.last && m_axi_rlast);
 
   assign m_axi_rready = pending_valid && !pending.bad && (out_ready || flushing_q);
   assign pending_done = answer || (take && m_axi_rlast);
-  assign beat         = '{
-    tag:   pending.tag,
-    error: pending.bad || m_axi_rresp[1],
-    last:  pending.bad || (pending.last && m_axi_rlast),
-    data:  m_axi_rdata
-  };
 
   residue_fifo #(
-    .WidthBits   ($bits(beat_t)),
+    .WidthBits   (BeatBits),
     .DepthEntries(2)
   ) i_beats (
     .clk    (clk),
@@ -174,13 +164,11 @@ module residue_dma_read #(
     .clear_i(clear),
     .s_valid(take || answer),
     .s_ready(out_ready),
-    .s_data (beat),
+    .s_data ({pending.tag, beat_error, beat_last, m_axi_rdata}),
     .m_valid(m_valid),
     .m_ready(m_ready),
-    .m_data (out_beat)
+    .m_data ({m_tag, m_error, m_last, m_data})
   );
-
-  assign {m_tag, m_error, m_last, m_data} = out_beat;
 
   // State
   assign idle_o = !flushing_q && split_idle && !pending_valid && !m_valid;

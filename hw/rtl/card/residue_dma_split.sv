@@ -34,6 +34,7 @@ module residue_dma_split #(
   localparam int unsigned BeatBytes    = AxiDataBits / 8;
   localparam int unsigned BeatLog2     = $clog2(BeatBytes);
   localparam int unsigned MaxBurstLog2 = $clog2(MaxBurstBeats);
+  localparam int unsigned RequestBits  = TagBits + 16 + 64;
 
   if (AxiDataBits != 8 * (1 << BeatLog2) || AxiDataBits < 128 || AxiDataBits > 512)
   begin : g_width_illegal
@@ -55,7 +56,7 @@ module residue_dma_split #(
   logic     in_valid, in_ready;
 
   residue_fifo #(
-    .WidthBits   ($bits(request_t)),
+    .WidthBits   (RequestBits),
     .DepthEntries(2)
   ) i_requests (
     .clk    (clk),

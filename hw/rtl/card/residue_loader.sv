@@ -172,6 +172,7 @@ module residue_loader
         m_req_addr  = job_i.exponents + {28'd0, index_first_q[33:2], 4'd0};
         m_req_beats = 16'(index_beats);
         m_req_store = 3'd4;
+        m_req_row   = '0;
       end
       StGather: begin
         m_req_valid = operand_room;

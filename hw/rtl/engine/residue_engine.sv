@@ -189,9 +189,9 @@ module residue_engine
   assign s_load_ready = !(s_load_store == 2'd0 && wb_acc_wen) &&
                         !(s_load_store == 2'd1 && wb_tab_wen);
 
-  wire logic clear_acc = clearing_q && (clear_row_q < RowBits'(AccRows));
-  wire logic clear_tab = clearing_q && (clear_row_q < RowBits'(TabRows));
-  wire logic clear_exp = clearing_q && (clear_row_q < RowBits'(ExpRows));
+  wire logic clear_acc = clearing_q && (32'(clear_row_q) < AccRows);
+  wire logic clear_tab = clearing_q && (32'(clear_row_q) < TabRows);
+  wire logic clear_exp = clearing_q && (32'(clear_row_q) < ExpRows);
 
   residue_ram #(.WidthBits(PairBits), .DepthRows(AccRows)) i_accumulators (
     .clk,

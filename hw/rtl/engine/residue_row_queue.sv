@@ -22,6 +22,10 @@ module residue_row_queue #(
   localparam int unsigned PointerBits = $clog2(DepthEntries);
   localparam int unsigned CountBits = $clog2(DepthEntries + 1);
 
+  if (DepthEntries < 2) begin : g_depth_illegal
+    $error("DepthEntries must be at least 2");
+  end
+
   logic [WidthBits-1:0]   mem_q [DepthEntries];
   logic [WidthBits-1:0]   read_q;
   logic                   read_valid_q;

@@ -1,0 +1,530 @@
+"""Bench of residue_commands: commands checked, loaded, run, aborted and recorded, in order."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import cocotb
+import numpy as np
+from cocotb.clock import Clock
+from cocotb.handle import HierarchyObject
+from cocotb.triggers import FallingEdge
+
+from residue.card import _abi as abi
+from residue.card._abi import CommandFlag, ModulusVector, Opcode, Status
+from residue_sim.golden import Montgomery
+from residue_sim.harness import run_bench
+from residue_sim.job import unpack_job
+from residue_sim.manifest import configurations
+from residue_sim.stimuli import odd_modulus
+
+CARD = configurations()["small"]
+EMIT_RESULTS = 16
+FIRST = 3  # entry of the table store at which tables start
+QUEUE, MODULI = 0x1_FFFF_FF80, 0x2_0001_0000
+QUEUE_SIZE = 8
+ACC, TAB, M, N, HERE = 0, 1, 3, 5, 6  # stores
+FIXED = (Opcode.POW_FIXED, Opcode.MULTI_POW)
+EXPONENTS = (Opcode.POW, *FIXED)
+GOOD_SIZES = (4, 6, 12, 14, 22)  # words; up to 12 is the half class
+READ_ERRORS = ("read_window_error", "read_axi_error")
+ERROR_STATUS = {
+    "read_window_error": Status.OUT_OF_WINDOW,
+    "write_window_error": Status.OUT_OF_WINDOW,
+    "read_axi_error": Status.READ_ERROR,
+    "write_axi_error": Status.WRITE_ERROR,
+}
+
+
+@dataclass
+class Case:
+    """One command, the header of its modulus block, and how it must end."""
+
+    opcode: int
+    status: Status = Status.OK
+    k: int = 12
+    even: bool = False
+    fields: dict[str, int] = field(default_factory=dict)
+    header_k: int | None = None  # what the block claims instead of k
+    fail: tuple[str, str] | None = None  # error flag, and where: fetch, header, vectors or run
+    mismatch: bool = False
+
+    def __post_init__(self) -> None:
+        bits = 51 * self.k - 53
+        self.domain = Montgomery.of(odd_modulus(random.Random(self.k), bits), 51, CARD.elements)
+        assert self.domain.k == self.k
+        rows = self.k // 2
+        defaults = {
+            "opcode": self.opcode,
+            "window": 4,
+            "tag": 0xC0DE0000 + self.opcode,
+            "modulus": MODULI,
+            "src_a": 0x3_0000_0010,
+            "src_b": 0x4_0000_0020,
+            "exponents": 0x5_0000_0030,
+            "dst": 0x6_0000_0040,
+            "count": 1000,
+            "length": 33,
+            "stride_a": rows,
+            "stride_b": rows + 1,
+            "stride_e": 4,
+            "stride_dst": rows + 2,
+        }
+        self.fields = defaults | self.fields
+
+    @property
+    def descriptor(self) -> bytes:
+        record = np.zeros(1, abi.COMMAND_DTYPE)
+        for name, value in self.fields.items():
+            record[name] = value
+        return record.tobytes()
+
+    @property
+    def block(self) -> list[int]:
+        words = self.domain.block()
+        if self.header_k is not None:
+            words[0] = self.header_k
+        return words
+
+    @property
+    def job(self) -> dict[str, int]:
+        """What the card's parts are told; only what the opcode uses."""
+        f, op, k = self.fields, self.opcode, self.k
+        half = 2 * ((CARD.max_words + 3) // 4)
+        size = half if k <= half else CARD.max_words
+        table_rows = CARD.table_entries * (CARD.max_words // 2)
+        entries = table_rows // (size // 2)
+        cap = CARD.contexts if k <= half else CARD.contexts // 2
+        if op == Opcode.POW:
+            cap = min(cap, (entries - FIRST) // 16)
+        job = {
+            "opcode": op,
+            "count": cap if op == Opcode.SELFTEST else f["count"],
+            "length": -(-f["length"] // 4) if op == Opcode.POW else f["length"],
+            "k": k,
+            "rows": k // 2,
+            "slots": max(k, CARD.elements) + 1,
+            "passes": -(-k // CARD.elements),
+            "cap": cap,
+            "emit_cap": EMIT_RESULTS * (CARD.max_words // 2) // (size // 2),
+            "init_from_a": op in FIXED and bool(f.get("flags", 0) & CommandFlag.INIT_FROM_A),
+        }
+        names = ("src_a", "src_b", "exponents", "dst")
+        job |= {n: f[n] for n in (*names, "stride_a", "stride_b", "stride_e", "stride_dst")}
+        if op in (*EXPONENTS, Opcode.TABLE):
+            job["window_log2"] = f["window"].bit_length() - 1
+        if op in EXPONENTS:
+            bits = f["length"] * (1 if op == Opcode.POW else f["window"])
+            job["exp_rows"] = -(-bits // 128)
+        return job
+
+    def reads(self, entry: int) -> list[tuple[int, int, int, int]]:
+        """Address, beats, store and row of everything that is read for this command."""
+        fetch = [(entry, 4, HERE, 0)]
+        stage = self.fail[1] if self.fail else ""
+        no_fit = self.opcode in FIXED and self.fields["window"] == 8  # known from k
+        early = (Status.UNKNOWN_OPCODE, Status.UNALIGNED, Status.ZERO_COUNT,
+                 Status.EXPONENT_TOO_LONG, *([] if no_fit else [Status.BAD_WINDOW]))  # fmt: skip
+        if self.opcode in (Opcode.NOP, Opcode.CLEAR) or self.status in early or stage == "fetch":
+            return fetch
+        modulus, rows = self.fields["modulus"], self.k // 2
+        header = [(modulus, 2, HERE, 0)]
+        late = (Status.BAD_MODULUS, Status.BAD_STRIDE, Status.BAD_WINDOW)
+        if self.status in late or stage == "header":
+            return fetch + header
+
+        def at(vector: ModulusVector) -> int:
+            return modulus + 8 * (abi.MODULUS_HEADER_WORDS + vector * self.k)
+
+        return [
+            *fetch,
+            *header,
+            (at(ModulusVector.M), rows, M, 0),
+            (at(ModulusVector.N), rows, N, 0),
+            (at(ModulusVector.R2), rows, TAB, 0),
+            (at(ModulusVector.ONE), rows, TAB, rows),
+            (at(ModulusVector.ONE), rows, ACC, 0),
+            (at(ModulusVector.RADIX), rows, TAB, 2 * rows),
+        ]
+
+
+class Bench:
+    """Registers, DMA, engine, loader and storer around the command processor."""
+
+    def __init__(self, dut: HierarchyObject, pace: float) -> None:
+        self.dut = dut
+        self.rng = random.Random(cocotb.RANDOM_SEED)
+        self.pace = pace
+        self.head = 0
+
+    def put(self, **signals: Any) -> None:
+        """Drive inputs that change."""
+        for name, value in signals.items():
+            if self._driven.get(name) != value:
+                self._driven[name] = value
+                getattr(self.dut, name).value = value
+
+    def get(self, name: str) -> int:
+        return int(getattr(self.dut, name).value)
+
+    async def reset(self) -> None:
+        self._driven: dict[str, Any] = {}
+        Clock(self.dut.clk, 2, "ns").start()
+        inputs = """rst_n start_i engine_busy_i loader_busy_i storer_busy_i storer_waiting_i
+            mismatch_i modulus_even_i slot_busy_i product_i read_window_error_i read_axi_error_i
+            write_window_error_i write_axi_error_i m_read_ready s_answer_valid m_write_ready
+            m_data_ready tail_i"""
+        self.put(**dict.fromkeys(inputs.split(), 0))
+        self.put(queue_base_i=QUEUE, queue_size_i=QUEUE_SIZE, read_idle_i=1, write_idle_i=1)
+        await FallingEdge(self.dut.clk)
+        await FallingEdge(self.dut.clk)
+        self.put(rst_n=1)
+
+    def chance(self) -> bool:
+        return self.rng.random() < self.pace
+
+    async def start(self, tail: int) -> None:
+        self.put(tail_i=tail, start_i=1)
+        assert self.get("idle_o")
+        await FallingEdge(self.dut.clk)
+        self.put(start_i=0)
+        assert not self.get("idle_o")
+
+    async def serve(self, case: Case) -> None:
+        """Be the rest of the card until this command has completed; check everything it did."""
+        self.case = case
+        self.entry = QUEUE + self.head % QUEUE_SIZE * abi.DESCRIPTOR_BYTES
+        self.done = False
+        self.cycle = 0
+        self.reading: deque[tuple[int, int, int, int]] = deque()  # accepted, not answered
+        self.answer: deque[int] = deque()
+        self.reads: list[tuple[int, int, int, int]] = []
+        self.fetched_in = self.recorded_in = 0
+        self.started = self.cleared = False
+        self.parts = dict.fromkeys(("engine", "loader", "storer"), 0)  # cycles still busy
+        self.aborted = self.flushed = False
+        self.quiet = 0
+        self.busy = self.products = 0
+        self.record: list[int] = []
+        self.record_left = 0  # cycles until the record is acknowledged
+        self.record_asked = False
+        while not self.done:
+            await self._cycle()
+        self.head = (self.head + 1) & 0xFFFF
+        self._check()
+
+    async def _cycle(self) -> None:
+        self._reads()
+        self._parts()
+        self._writes()
+        active = self.fetched_in > 0 and not self.record_asked
+        slot, product = active and self.chance(), active and self.chance()
+        self.put(slot_busy_i=slot, product_i=product)
+        self.busy += slot
+        self.products += product
+        self.done = bool(self.get("command_o"))
+        if self.done:
+            assert self.get("error_o") == (self.case.status != Status.OK)
+            assert self.get("head_o") == self.head
+        await FallingEdge(self.dut.clk)
+        self.cycle += 1
+
+    def _raise(self, stage: str) -> None:
+        if self.case.fail and self.case.fail[1] == stage:
+            self.put(**{f"{self.case.fail[0]}_i": 1})
+
+    def _reads(self) -> None:
+        if self.get("error_clear_o"):
+            self.put(**{f"{name}_i": 0 for name in ERROR_STATUS})
+        valid, ready = self.get("m_read_valid"), self.chance()
+        if valid:
+            names = ("addr", "beats", "store", "row")
+            request = tuple(self.get(f"m_read_{name}") for name in names)
+            if not self.fetched_in:
+                self.fetched_in = self.cycle
+            if ready:
+                self.reads.append(request)
+        answer = even = False
+        if self.answer:
+            answer = self.chance()
+        elif self.reading and self.chance():
+            address, _, store, _ = self.reading[0]
+            if store == HERE:
+                fetch = address == self.entry
+                self._raise("fetch" if fetch else "header")
+                raw = self.case.descriptor if fetch else bytes(0)
+                words = self.case.block[:4] if not fetch else list(np.frombuffer(raw, "<u8"))
+                pairs = [
+                    int(a) | int(b) << 64 for a, b in zip(words[::2], words[1::2], strict=True)
+                ]
+                failed = self.case.fail and self.case.fail[0] == "read_window_error"
+                stage = "fetch" if fetch else "header"
+                if failed and self.case.fail and self.case.fail[1] == stage:
+                    pairs = [0]  # a request outside the window answers with one beat
+                self.answer += pairs
+            else:
+                self.reading.popleft()
+                even = store == N and self.case.even
+                if store == TAB:
+                    self._raise("vectors")
+        last = len(self.answer) == 1
+        if answer:
+            self.put(s_answer_data=self.answer.popleft())
+            if last:
+                self.reading.popleft()
+        self.put(m_read_ready=ready, s_answer_valid=answer, s_answer_last=answer and last)
+        self.put(modulus_even_i=even)
+        if valid and ready:
+            self.reading.append(request)
+        self.put(read_idle_i=not self.reading)
+
+    def _parts(self) -> None:
+        case, parts = self.case, self.parts
+        if self.get("start_o"):
+            assert not self.started
+            self.started = True
+            assert not self.reading, "started before the modulus was there"
+            job = unpack_job(self.get("job_o"))
+            assert {name: job[name] for name in case.job} == case.job
+            assert self.get("n0inv_o") == case.domain.n0inv
+            parts |= {name: self.rng.randrange(1, 60) for name in parts}
+            if case.opcode == Opcode.SELFTEST:
+                parts["loader"] = 0
+            parts["storer"] = max(parts.values()) + 5
+            self.fail_in = self.rng.randrange(parts["storer"])
+        elif self.get("clear_o"):
+            assert case.opcode == Opcode.CLEAR
+            assert not self.cleared
+            self.cleared = True
+            parts["engine"] = 20
+        elif self.started:
+            if self.fail_in == 0:
+                self._raise("run")
+            self.fail_in -= 1
+            for name, left in parts.items():
+                parts[name] = max(0, left - 1)
+            failing = case.fail is not None and case.fail[1] == "run"
+            if self.get("abort_o"):
+                assert failing
+                self.aborted = True
+            assert not self.get("flush_o") or self.quiet >= 500, "flushed too early"
+            self.flushed |= bool(self.get("flush_o"))
+            if failing and not self.flushed:
+                parts["storer"] = 5  # waits for results that do not come
+        elif self.cleared:
+            parts["engine"] = max(0, parts["engine"] - 1)
+        others = parts["engine"] or parts["loader"] or self.reading
+        waiting = self.aborted and not others and self.rng.random() < 0.999
+        self.quiet = self.quiet + 1 if waiting else 0
+        self.put(**{f"{name}_busy_i": left > 0 for name, left in parts.items()})
+        self.put(storer_waiting_i=waiting, mismatch_i=self.started and case.mismatch)
+
+    def _writes(self) -> None:
+        ready, data_ready = self.chance(), self.chance()
+        if self.get("m_write_valid"):
+            if not self.record_asked:
+                self.recorded_in = self.cycle
+                self.record_asked = True
+                assert not any(self.parts.values()), "recorded before the command was done"
+                assert not self.reading
+            assert self.get("m_write_addr") == self.entry + abi.COMPLETION_OFFSET
+            assert self.get("m_write_beats") == 4
+            if ready:
+                self.record_left = 5
+        if self.get("m_data_valid") and data_ready:
+            self.record.append(self.get("m_data"))
+        elif len(self.record) == 4 and self.record_left:
+            self.record_left -= 1
+        assert not self.get("command_o") or not self.record_left, "completed before its record"
+        self.put(m_write_ready=ready, m_data_ready=data_ready, write_idle_i=not self.record_left)
+
+    def _check(self) -> None:
+        case = self.case
+        assert self.reads == case.reads(self.entry), case
+        runs = case.opcode not in (Opcode.NOP, Opcode.CLEAR) and (
+            case.status in (Status.OK, Status.SELFTEST_FAILED)
+            or (case.fail is not None and case.fail[1] == "run")
+        )
+        assert self.started == runs, case
+        assert self.cleared == (case.opcode == Opcode.CLEAR)
+        assert self.aborted == self.flushed == (case.fail is not None and case.fail[1] == "run")
+        if case.fail and case.fail[1] == "fetch":
+            assert not self.record_asked
+            return
+        raw = b"".join(beat.to_bytes(16, "little") for beat in self.record)
+        (record,) = np.frombuffer(raw, abi.COMPLETION_DTYPE)
+        assert record["status"] == case.status, case
+        assert record["tag"] == case.fields["tag"]
+        assert record["cycles"] == self.recorded_in - self.fetched_in
+        assert not any(bytes(record["reserved"]))
+        assert (record["busy"], record["products"]) == (self.busy, self.products)
+
+    async def run(self, cases: list[Case]) -> None:
+        """Put the commands into the queue at once and serve them."""
+        await self.start((self.head + len(cases)) & 0xFFFF)
+        for case in cases:
+            await self.serve(case)
+        assert self.get("done_o")
+        await FallingEdge(self.dut.clk)
+        assert self.get("idle_o")
+        assert self.get("head_o") == self.head
+
+
+def good_commands() -> Iterator[Case]:
+    for k in GOOD_SIZES:
+        for op in Opcode:
+            yield Case(op, k=k)
+    # What an opcode does not use may hold anything.
+    yield Case(Opcode.NOP, fields={"count": 0, "modulus": 3, "dst": 1})
+    yield Case(Opcode.CLEAR, fields={"count": 0, "modulus": 3, "dst": 1})
+    yield Case(Opcode.SQR, fields={"src_b": 1, "exponents": 2, "window": 3, "stride_e": 0})
+    yield Case(Opcode.SELFTEST, fields={"src_a": 1, "dst": 5, "count": 0, "stride_dst": 0})
+    yield Case(Opcode.POW_FIXED, fields={"src_a": 4, "stride_a": 0})
+    yield Case(Opcode.MUL, fields={"length": 0, "stride_a": 0, "stride_b": 0})
+    yield Case(Opcode.TABLE, fields={"window": 8, "length": 0})
+    # At the bounds.
+    longest = CARD.max_exponent_bits
+    yield Case(Opcode.POW, fields={"length": longest})
+    yield Case(Opcode.POW, fields={"length": 128, "stride_e": 1})
+    yield Case(Opcode.POW_FIXED, fields={"length": longest // 2, "window": 2})
+    yield Case(Opcode.MULTI_POW, fields={"length": longest, "window": 1, "count": 1})
+    yield Case(Opcode.MULTI_POW, k=4, fields={"flags": CommandFlag.INIT_FROM_A})
+
+
+def bad_commands() -> Iterator[Case]:
+    yield Case(12, Status.UNKNOWN_OPCODE)
+    yield Case(0xFF, Status.UNKNOWN_OPCODE)
+    uses = {
+        "modulus": Opcode.SELFTEST,
+        "src_a": Opcode.SQR,
+        "src_b": Opcode.MUL,
+        "exponents": Opcode.PROD,
+        "dst": Opcode.TABLE,
+    }
+    for name, op in uses.items():
+        for bit in (0, 3):
+            yield Case(op, Status.UNALIGNED, fields={name: 0x7_0000_0000 + (1 << bit)})
+    for op in EXPONENTS:
+        yield Case(op, Status.UNALIGNED, fields={"exponents": 8})
+    init = {"flags": CommandFlag.INIT_FROM_A}
+    yield Case(Opcode.POW_FIXED, Status.UNALIGNED, fields={"src_a": 8} | init)
+    yield Case(Opcode.MUL, Status.ZERO_COUNT, fields={"count": 0})
+    for op in (Opcode.SQR, Opcode.PROD, Opcode.SELFTEST, *EXPONENTS):
+        yield Case(op, Status.ZERO_COUNT, fields={"length": 0})
+    for op, window in (
+        (Opcode.POW, 1),
+        (Opcode.POW, 8),
+        (Opcode.TABLE, 3),
+        (Opcode.POW_FIXED, 0),
+        (Opcode.MULTI_POW, 16),
+        (Opcode.MULTI_POW, 8),  # two rows of 256 entries do not fit this card
+    ):
+        yield Case(op, Status.BAD_WINDOW, fields={"window": window, "length": 2})
+    longest = CARD.max_exponent_bits
+    for op, length, stride in (
+        (Opcode.POW, longest + 1, 16),
+        (Opcode.POW, 1 << 31, 16),
+        (Opcode.POW, 129, 1),
+        (Opcode.POW_FIXED, longest // 4 + 1, 16),
+        (Opcode.MULTI_POW, 33, 1),
+    ):
+        fields = {"length": length, "stride_e": stride}
+        yield Case(op, Status.EXPONENT_TOO_LONG, fields=fields)
+    for k in (0, 2, 5, CARD.max_words + 1, CARD.max_words + 2, 256 + 12):
+        yield Case(Opcode.SQR, Status.BAD_MODULUS, header_k=k)
+    yield Case(Opcode.SQR, Status.EVEN_MODULUS, even=True)
+    for op, name, stride in (
+        (Opcode.SQR, "stride_a", 5),
+        (Opcode.PROD, "stride_a", 0),
+        (Opcode.MUL, "stride_b", 5),
+        (Opcode.POW_FIXED, "stride_b", 0),
+        (Opcode.MULTI_POW, "stride_b", 5),
+        (Opcode.TO_MONT, "stride_dst", 0),
+        (Opcode.TABLE, "stride_dst", 5),
+    ):
+        yield Case(op, Status.BAD_STRIDE, fields={name: stride})
+    yield Case(Opcode.POW_FIXED, Status.BAD_STRIDE, fields={"stride_a": 5} | init)
+
+
+async def prepared(dut: HierarchyObject, pace: float) -> Bench:
+    bench = Bench(dut, pace)
+    await bench.reset()
+    return bench
+
+
+def in_queues(cases: Iterator[Case]) -> Iterator[list[Case]]:
+    listed = list(cases)
+    for start in range(0, len(listed), QUEUE_SIZE - 1):
+        yield listed[start : start + QUEUE_SIZE - 1]
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.parametrize(pace=[1.0, 0.4])
+async def good_commands_run(dut: HierarchyObject, pace: float) -> None:
+    bench = await prepared(dut, pace)
+    for cases in in_queues(good_commands()):
+        await bench.run(cases)
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.parametrize(pace=[1.0, 0.4])
+async def bad_commands_do_not(dut: HierarchyObject, pace: float) -> None:
+    """A bad one reads no more than it must, starts nothing, and the next one is good."""
+    bench = await prepared(dut, pace)
+    for bad in bad_commands():
+        await bench.run([bad, Case(Opcode.MUL, k=4)])
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.parametrize(pace=[1.0, 0.4])
+async def errors_of_the_bus(dut: HierarchyObject, pace: float) -> None:
+    """An error at any stage ends the command with its status; the next one is good."""
+    bench = await prepared(dut, pace)
+    for stage in ("fetch", "header", "vectors", "run"):
+        for flag in READ_ERRORS if stage != "run" else ERROR_STATUS:
+            case = Case(Opcode.SQR, ERROR_STATUS[flag], fail=(flag, stage))
+            await bench.run([case, Case(Opcode.SQR)])
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def self_test_fails(dut: HierarchyObject) -> None:
+    bench = await prepared(dut, 0.7)
+    bad = Case(Opcode.SELFTEST, Status.SELFTEST_FAILED, mismatch=True)
+    await bench.run([bad, Case(Opcode.SELFTEST)])
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def queue(dut: HierarchyObject) -> None:
+    """HEAD past 16 bits, TAIL read again after each command, nothing to do."""
+    bench = await prepared(dut, 1.0)
+    await bench.run([])
+    bench.head = 0xFFFD
+    dut.head_q.value = bench.head
+    await bench.run([Case(Opcode.NOP) for _ in range(QUEUE_SIZE)])
+    await bench.start((bench.head + 1) & 0xFFFF)
+    bench.put(tail_i=(bench.head + 3) & 0xFFFF)
+    for _ in range(3):
+        assert not bench.get("done_o")
+        await bench.serve(Case(Opcode.TO_MONT))
+    assert bench.get("done_o")
+
+
+def test_residue_commands() -> None:
+    run_bench(
+        "residue_commands",
+        __file__,
+        parameters={
+            "WordBits": CARD.word_bits,
+            "Elements": CARD.elements,
+            "MaxWords": CARD.max_words,
+            "Contexts": CARD.contexts,
+            "TableEntries": CARD.table_entries,
+            "MaxExponentBits": CARD.max_exponent_bits,
+            "EmitResults": EMIT_RESULTS,
+            "RowBits": 10,
+        },
+    )

@@ -1,0 +1,295 @@
+"""Bench of residue_dma_write: memory contents, errors, acknowledgement, rate, and flushing."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import cocotb
+import pytest
+from cocotb.clock import Clock
+from cocotb.triggers import ClockCycles, ReadOnly, RisingEdge
+from cocotbext.axi import AxiSlaveWrite, AxiWriteBus
+from cocotbext.axi.stream import define_stream
+
+from residue_sim.harness import run_bench
+
+BASE = 0x7_FFFF_8000  # crosses a 32-bit boundary
+SIZE = 0x1_0000
+BURST_BEATS = 64
+
+RequestBus, Request, RequestSource, _, _ = define_stream(
+    "Request", signals=["addr", "beats", "valid", "ready"]
+)
+DataBus, Data, DataSource, _, _ = define_stream("Data", signals=["data", "valid", "ready"])
+AddressBus, _, _, _, AddressMonitor = define_stream(
+    "Address",
+    signals=["awaddr", "awlen", "awsize", "awburst", "awcache", "awprot", "awvalid", "awready"],
+)
+
+
+class Memory:
+    """The window's bytes; raises (SLVERR) where told and remembers writes outside the window."""
+
+    def __init__(self) -> None:
+        self.bytes = bytearray(SIZE)
+        self.faulty: set[int] = set()
+        self.raised = False
+        self.outside: list[int] = []
+
+    async def write(self, address: int, data: bytes) -> None:
+        if not BASE <= address <= BASE + SIZE - len(data):
+            self.outside.append(address)
+        if address in self.faulty:
+            self.raised = True
+            raise OSError("faulty")
+        self.bytes[address - BASE : address - BASE + len(data)] = data
+
+
+class Bench:
+    def __init__(self, dut: Any, seed: int, stall: float) -> None:
+        self.dut = dut
+        self.rng = random.Random(seed)
+        self.memory = Memory()
+        self.wanted = bytearray(SIZE)
+        self.sent: set[tuple[int, bytes]] = set()
+        self.beat_bytes = len(dut.s_data) // 8
+        Clock(dut.clk, 2, "ns").start()
+        for signal in (dut.flush_i, dut.error_clear_i):
+            signal.value = 0
+        dut.mem_base_i.value = BASE
+        dut.mem_limit_i.value = BASE + SIZE
+        self.requests = RequestSource(
+            RequestBus.from_prefix(dut, "s_req"), dut.clk, dut.rst_n, False
+        )
+        self.data = DataSource(DataBus.from_prefix(dut, "s"), dut.clk, dut.rst_n, False)
+        self.addresses = AddressMonitor(
+            AddressBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst_n, False
+        )
+        bus = AxiWriteBus.from_prefix(dut, "m_axi")
+        self.slave = AxiSlaveWrite(bus, dut.clk, dut.rst_n, self.memory, False)
+        self.slave.log.setLevel(logging.ERROR)  # faults are meant
+        if stall:
+            for channel in (
+                self.requests,
+                self.data,
+                self.slave.aw_channel,
+                self.slave.w_channel,
+                self.slave.b_channel,
+            ):
+                channel.set_pause_generator(self._stalls(stall * self.rng.uniform(0.5, 1)))
+        cocotb.start_soon(self._watch_idle())
+
+    def _stalls(self, probability: float) -> Iterator[bool]:
+        while True:
+            yield self.rng.random() < probability
+
+    async def _watch_idle(self) -> None:
+        """idle_o is never high while a burst on the bus waits for its response."""
+        dut = self.dut
+        waiting = 0
+        while True:
+            await RisingEdge(dut.clk)
+            await ReadOnly()
+            if not int(dut.rst_n.value):
+                continue
+            assert not (waiting and int(dut.idle_o.value))
+            waiting += int(dut.m_axi_awvalid.value) and int(dut.m_axi_awready.value)
+            waiting -= int(dut.m_axi_bvalid.value) and int(dut.m_axi_bready.value)
+
+    async def reset(self) -> None:
+        self.dut.rst_n.value = 0
+        await ClockCycles(self.dut.clk, 3)
+        self.dut.rst_n.value = 1
+        await ClockCycles(self.dut.clk, 2)
+
+    async def idle(self) -> None:
+        """Until all was sent and the card says that it is written."""
+        await RisingEdge(self.dut.clk)
+        while (
+            self.requests.count()
+            or self.data.count()
+            or int(self.dut.s_valid.value)
+            or int(self.dut.s_req_valid.value)
+            or not int(self.dut.idle_o.value)
+        ):
+            await RisingEdge(self.dut.clk)
+
+    async def flush(self) -> None:
+        """Flush, the sources falling silent with it, until it is done."""
+        self.dut.flush_i.value = 1
+        for source, valid in (
+            (self.requests, self.dut.s_req_valid),
+            (self.data, self.dut.s_valid),
+        ):
+            source.clear()
+            valid.value = 0
+        await RisingEdge(self.dut.clk)
+        self.dut.flush_i.value = 0
+        await RisingEdge(self.dut.clk)
+        await self.idle()
+
+    def random_request(self, bad: float) -> tuple[int, int]:
+        """Address and beats; now and then one that must be refused."""
+        size = self.beat_bytes
+        beats = self.rng.choice([1, 2, self.rng.randrange(3, 66), self.rng.randrange(64, 200)])
+        beats = min(beats, SIZE // size // 4)
+        address = self.rng.randrange(BASE, BASE + SIZE - beats * size, size)
+        if self.rng.random() < 0.5:  # around a page's edge, or the window's
+            edge = self.rng.randrange(BASE, BASE + SIZE + 1, 4096)
+            address = edge + size * self.rng.randrange(-beats, 2)
+            address = min(max(address, BASE), BASE + SIZE - beats * size)
+        if self.rng.random() < bad:
+            return self.rng.choice(
+                [
+                    (address + 1, beats),
+                    (address + size // 2, beats),
+                    (address, 0),
+                    (BASE - size, beats),
+                    (BASE - beats * size, beats),
+                    (BASE + SIZE, 1),
+                    (BASE + SIZE - beats * size + size, beats),
+                    (2**64 - size, 2),
+                    (address - BASE, beats),
+                ]
+            )
+        return address, beats
+
+    def is_bad(self, address: int, beats: int) -> bool:
+        size = self.beat_bytes
+        inside = address >= BASE and address + beats * size <= BASE + SIZE
+        return not inside or beats == 0 or address % size != 0
+
+    def send(self, address: int, beats: int) -> None:
+        """A request with random data; `wanted` becomes what memory must hold afterwards."""
+        self.requests.send_nowait(Request(addr=address, beats=beats))
+        for i in range(beats):
+            data = self.rng.randbytes(self.beat_bytes)
+            self.data.send_nowait(Data(data=int.from_bytes(data, "little")))
+            at = address + i * self.beat_bytes
+            self.sent.add((at, data))
+            if not self.is_bad(address, beats) and at not in self.memory.faulty:
+                self.wanted[at - BASE : at - BASE + self.beat_bytes] = data
+
+    def check_addresses(self, requests: list[tuple[int, int]]) -> None:
+        """The bursts cover the good requests, in order, as AXI allows."""
+        covered = []
+        while not self.addresses.empty():
+            burst = self.addresses.recv_nowait()
+            address, beats = int(burst.awaddr), int(burst.awlen) + 1
+            assert beats <= BURST_BEATS
+            assert address % 4096 + beats * self.beat_bytes <= 4096
+            assert (int(burst.awsize), int(burst.awburst)) == (self.beat_bytes.bit_length() - 1, 1)
+            assert (int(burst.awcache), int(burst.awprot)) == (3, 0)
+            covered += [address + i * self.beat_bytes for i in range(beats)]
+        assert covered == [
+            address + i * self.beat_bytes
+            for address, beats in requests
+            if not self.is_bad(address, beats)
+            for i in range(beats)
+        ]
+        assert not self.memory.outside
+
+
+@cocotb.test(timeout_time=120, timeout_unit="us")
+@cocotb.parametrize(stall=[0.0, 0.4, 0.8])
+async def random_requests(dut: Any, stall: float) -> None:
+    """Any mix of requests leaves in memory what was sent, and the flags due."""
+    bench = Bench(dut, cocotb.RANDOM_SEED, stall)
+    await bench.reset()
+    assert dut.idle_o.value == 1
+    for bad, faults in ((0.0, 0.0), (0.0, 0.02), (0.3, 0.0), (0.3, 0.02)):
+        words = range(BASE, BASE + SIZE, bench.beat_bytes)
+        bench.memory.faulty = {at for at in words if bench.rng.random() < faults}
+        bench.memory.raised = False
+        requests = [bench.random_request(bad) for _ in range(15)]
+        for request in requests:
+            bench.send(*request)
+        await bench.idle()
+        assert bench.memory.bytes == bench.wanted
+        bench.check_addresses(requests)
+        assert dut.error_window_o.value == any(bench.is_bad(*request) for request in requests)
+        assert dut.error_axi_o.value == bench.memory.raised
+        dut.error_clear_i.value = 1
+        await RisingEdge(dut.clk)
+        dut.error_clear_i.value = 0
+        await ClockCycles(dut.clk, 2)
+        assert (dut.error_window_o.value, dut.error_axi_o.value) == (0, 0)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="us")
+@cocotb.parametrize(beats=[1, 5, 64, 200])
+async def full_rate(dut: Any, beats: int) -> None:
+    """A memory that takes a beat every cycle gets one, across bursts and requests."""
+    bench = Bench(dut, cocotb.RANDOM_SEED, 0.0)
+    await bench.reset()
+    total = 400 // beats * beats
+    for i in range(total // beats):
+        bench.send(BASE + 4096 * (i % 8), beats)
+    while not int(dut.m_axi_wvalid.value):
+        await RisingEdge(dut.clk)
+    cycles = seen = 0
+    while seen < total:
+        seen += int(dut.m_axi_wvalid.value) and int(dut.m_axi_wready.value)
+        cycles += 1
+        await RisingEdge(dut.clk)
+    assert cycles == total
+    await bench.idle()
+    assert bench.memory.bytes == bench.wanted
+
+
+@cocotb.test(timeout_time=20, timeout_unit="us")
+async def address_waits_for_data(dut: Any) -> None:
+    """No address without its first beat; at most MaxOutstanding without their response."""
+    bench = Bench(dut, cocotb.RANDOM_SEED, 0.0)
+    await bench.reset()
+    bench.data.pause = True
+    bench.slave.b_channel.pause = True
+    bench.slave.b_channel.queue_occupancy_limit = -1
+    requests = [(BASE + 4096 * (i % 8), 3) for i in range(2 * int(dut.MaxOutstanding.value))]
+    for request in requests:
+        bench.send(*request)
+    await ClockCycles(dut.clk, 50)
+    assert bench.addresses.empty()
+    bench.data.pause = False
+    await ClockCycles(dut.clk, 300)
+    assert bench.addresses.count() == int(dut.MaxOutstanding.value)
+    bench.slave.b_channel.pause = False
+    await bench.idle()
+    assert bench.memory.bytes == bench.wanted
+    bench.check_addresses(requests)
+
+
+@cocotb.test(timeout_time=40, timeout_unit="us")
+@cocotb.parametrize(stall=[0.0, 0.6])
+async def flush(dut: Any, stall: float) -> None:
+    """After a flush at any moment memory holds what was there or whole beats that were sent."""
+    bench = Bench(dut, cocotb.RANDOM_SEED, stall)
+    await bench.reset()
+    size = bench.beat_bytes
+    for _ in range(15):
+        before = bytes(bench.memory.bytes)
+        bench.sent.clear()
+        for _ in range(6):
+            bench.send(*bench.random_request(0.2))
+        await ClockCycles(dut.clk, bench.rng.randrange(1, 150))
+        await bench.flush()
+        assert (dut.error_window_o.value, dut.error_axi_o.value) == (0, 0)
+        assert not bench.memory.outside
+        for offset in range(0, SIZE, size):
+            beat = bytes(bench.memory.bytes[offset : offset + size])
+            assert beat == before[offset : offset + size] or (BASE + offset, beat) in bench.sent
+        bench.addresses.clear()
+        bench.wanted[:] = bench.memory.bytes
+        request = bench.random_request(0.0)
+        bench.send(*request)
+        await bench.idle()
+        assert bench.memory.bytes == bench.wanted
+        bench.check_addresses([request])
+
+
+@pytest.mark.parametrize("axi_data_bits", [128, 512])
+def test_residue_dma_write(axi_data_bits: int) -> None:
+    run_bench("residue_dma_write", __file__, parameters={"AxiDataBits": axi_data_bits})

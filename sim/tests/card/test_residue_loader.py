@@ -1,0 +1,338 @@
+"""Bench of residue_loader: what it reads, where that goes, and that it waits for room."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.handle import HierarchyObject
+from cocotb.triggers import FallingEdge
+
+from residue.card._abi import Opcode
+from residue_sim.harness import run_bench
+from residue_sim.job import pack_job
+
+ROW_BITS, MAX_GROUP = 11, 8
+ROWS = 3
+FIRST = 3  # entry of the table store at which tables and operands start
+OPERAND_SLOTS = 32
+ACC, TAB, EXP, INDEX = 0, 1, 2, 4  # stores
+INIT_CAME, EXP_CAME, ROW_CAME, OPERAND_CAME = 1, 2, 3, 4  # events
+FIXED = (Opcode.POW_FIXED, Opcode.MULTI_POW)
+ONE_GROUP = (Opcode.POW, Opcode.TABLE)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A read request."""
+
+    addr: int
+    beats: int
+    store: int
+    row: int
+    event: int
+
+
+@dataclass(frozen=True)
+class Retirement:
+    """A product that retires once `after` requests were made."""
+
+    after: int
+    last_of_round: bool
+    last_of_group: bool
+
+
+@dataclass
+class Job:
+    """A command for the loader, with what it must request."""
+
+    opcode: Opcode
+    count: int
+    length: int = 1
+    window_log2: int = 0
+    init_from_a: bool = False
+    cap: int = MAX_GROUP
+    exp_rows: int = 1
+    broadcast: bool = False
+
+    def __post_init__(self) -> None:
+        self.src_a, self.src_b, self.exponents = 0x4_FFFF_F010, 0x2_0000_0020, 0x1_FFFF_FF30
+        self.stride_a = 0 if self.broadcast else 5
+        self.stride_b, self.stride_e = 4, self.exp_rows + 1
+        rng = random.Random(self.count)
+        self.index = [rng.randrange(1 << 32) for _ in range(self.count * self.length)]
+        self.requests: list[Request] = []
+        self.limits: list[tuple[str, int]] = []  # what each request must wait for
+        self.retirements: list[Retirement] = []
+        self._plan()
+
+    @property
+    def packed(self) -> int:
+        names = ("opcode", "count", "length", "window_log2", "init_from_a", "cap", "exp_rows",
+                 "src_a", "src_b", "exponents", "stride_a", "stride_b", "stride_e")  # fmt: skip
+        values = {name: int(getattr(self, name)) for name in names}
+        return pack_job(k=2 * ROWS, rows=ROWS, **values)
+
+    def _ask(
+        self, limit: tuple[str, int], addr: int, store: int, row: int, event: int, beats: int = ROWS
+    ) -> None:
+        self.requests.append(Request(addr % (1 << 64), beats, store, row, event))
+        self.limits.append(limit)
+
+    def _retire(self, n: int, last_round: bool) -> None:
+        for c in range(n):
+            last = c + 1 == n
+            self.retirements.append(Retirement(len(self.requests), last, last and last_round))
+
+    def _plan(self) -> None:
+        op, done, slot, table_rows = self.opcode, 0, 0, 0
+        has_init = op not in (Opcode.PROD, *FIXED) or (op in FIXED and self.init_from_a)
+        for group in range(-(-self.count // self.cap)):
+            n = min(self.cap, self.count - done)
+            whole = ("groups", group if op in ONE_GROUP else group - 1)
+            if has_init:
+                for c in range(n):
+                    if op in ONE_GROUP:
+                        store, entry = TAB, FIRST + (16 * c + 1 if op == Opcode.POW else c)
+                    else:
+                        store, entry = ACC, 1 + group % 2 * self.cap + c
+                    at = self.src_a + (done + c) * self.stride_a * 16
+                    self._ask(whole, at, store, entry * ROWS, INIT_CAME)
+            if op == Opcode.MUL:
+                for c in range(n):
+                    at = self.src_b + (done + c) * self.stride_b * 16
+                    row = ROWS * (FIRST + slot % OPERAND_SLOTS)
+                    self._ask(("operands", slot - OPERAND_SLOTS + 1), at, TAB, row, OPERAND_CAME)
+                    slot += 1
+                    self.retirements.append(Retirement(len(self.requests), c + 1 == n, c + 1 == n))
+            elif op == Opcode.POW or op in FIXED:
+                for c in range(n):
+                    at = self.exponents + (done + c) * self.stride_e * 16
+                    self._ask(("groups", group), at, EXP, c * self.exp_rows, EXP_CAME,
+                              beats=self.exp_rows)  # fmt: skip
+                if op == Opcode.POW:
+                    self._retire(n, True)
+            if op in FIXED:
+                entries = 1 << (1 << self.window_log2)
+                for r in range(self.length):
+                    for e in range(entries):
+                        at = self.src_b + (r * entries + e) * self.stride_b * 16
+                        row = ROWS * (FIRST + table_rows % 2 * entries + e)
+                        event = ROW_CAME if e + 1 == entries else 0
+                        self._ask(("rounds", table_rows - 1), at, TAB, row, event)
+                    table_rows += 1
+                    self._retire(n, r + 1 == self.length)
+            elif op == Opcode.PROD:
+                for r in range(self.length):
+                    first = r * self.count + done
+                    beats = (first + n - 1) // 4 - first // 4 + 1
+                    self._ask(whole, self.exponents + first // 4 * 16, INDEX, 0, 0, beats=beats)
+                    for c in range(n):
+                        at = self.src_a + self.index[first + c] * self.stride_a * 16
+                        row = ROWS * (FIRST + slot % OPERAND_SLOTS)
+                        limit = ("operands", slot - OPERAND_SLOTS + 1)
+                        self._ask(limit, at, TAB, row, OPERAND_CAME)
+                        slot += 1
+                        last = c + 1 == n
+                        self.retirements.append(
+                            Retirement(len(self.requests), last, last and r + 1 == self.length)
+                        )
+            elif op not in (Opcode.MUL, Opcode.POW):
+                self._retire(n, True)
+            done += n
+
+    def index_beats(self, request: Request) -> list[int]:
+        """The beats that answer an index request; words outside the matrix are noise."""
+        first = (request.addr - self.exponents) // 4
+        words = self.index[first : first + 4 * request.beats]
+        words += [0xDEAD_BEEF] * (4 * request.beats - len(words))
+        return [
+            sum(word << 32 * lane for lane, word in enumerate(words[at : at + 4]))
+            for at in range(0, len(words), 4)
+        ]
+
+
+class Bench:
+    """DMA and engine around the loader."""
+
+    def __init__(self, dut: HierarchyObject, ready: float, pace: float) -> None:
+        self.dut = dut
+        self.rng = random.Random(cocotb.RANDOM_SEED)
+        self.ready, self.pace = ready, pace  # of the DMA, of the engine
+
+    async def reset(self) -> None:
+        dut = self.dut
+        Clock(dut.clk, 2, "ns").start()
+        for signal in (dut.rst_n, dut.start_i, dut.abort_i, dut.m_req_ready, dut.s_index_valid,
+                       dut.retire_i, dut.retire_round_i, dut.retire_group_i):  # fmt: skip
+            signal.value = 0
+        await FallingEdge(dut.clk)
+        await FallingEdge(dut.clk)
+        dut.rst_n.value = 1
+
+    async def start(self, job: Job) -> None:
+        self.job = job
+        self.accepted = 0
+        self.accepted_in: list[int] = []  # cycles
+        self.retirements = deque(job.retirements)
+        self.retired = {"operands": 0, "rounds": 0, "groups": 0}
+        self.answer: deque[int] = deque()
+        self.standing: Request | None = None
+        self.cycle = 0
+        self.dut.job_i.value = job.packed
+        self.dut.start_i.value = 1
+        await FallingEdge(self.dut.clk)
+        self.dut.start_i.value = 0
+
+    async def step(self) -> None:
+        dut, rng = self.dut, self.rng
+        ready = rng.random() < self.ready
+        dut.m_req_ready.value = ready
+        new_answer: list[int] = []
+        if int(dut.m_req_valid.value):
+            request = Request(
+                *(int(getattr(dut, f"m_req_{field.name}").value) for field in fields(Request))
+            )
+            assert self.standing in (None, request), "a request changed while it waited"
+            self.standing = None if ready else request
+            if ready:
+                new_answer = self._accept(request)
+        else:
+            assert not self.standing, "a request was withdrawn"
+
+        beat = self.answer.popleft() if self.answer and rng.random() < self.pace else None
+        dut.s_index_valid.value = beat is not None
+        dut.s_index_data.value = rng.getrandbits(128) if beat is None else beat
+        dut.s_index_last.value = not self.answer
+
+        product = None
+        due = self.retirements and self.retirements[0].after <= self.accepted
+        if due and rng.random() < self.pace:
+            product = self.retirements.popleft()
+            self.retired["operands"] += 1
+            self.retired["rounds"] += product.last_of_round
+            self.retired["groups"] += product.last_of_group
+        dut.retire_i.value = product is not None
+        dut.retire_round_i.value = product is not None and product.last_of_round
+        dut.retire_group_i.value = product is not None and product.last_of_group
+        await FallingEdge(dut.clk)
+        self.answer += new_answer
+        self.cycle += 1
+
+    def _accept(self, request: Request) -> list[int]:
+        """Check a request that is taken; the beats that will answer it."""
+        assert self.accepted < len(self.job.requests), "a request too many"
+        wanted = self.job.requests[self.accepted]
+        assert request == wanted, f"request {self.accepted} of {self.job}"
+        kind, least = self.job.limits[self.accepted]
+        assert self.retired[kind] >= least, f"request {self.accepted}: no room, {kind}"
+        self.accepted += 1
+        self.accepted_in.append(self.cycle)
+        return self.job.index_beats(request) if request.store == INDEX else []
+
+    async def run(self, job: Job) -> None:
+        await self.start(job)
+        while int(self.dut.busy_o.value):
+            await self.step()
+        assert self.accepted == len(job.requests)
+
+
+def jobs() -> Iterator[Job]:
+    for count in (1, MAX_GROUP, 2 * MAX_GROUP + 3):
+        for opcode in (Opcode.TO_MONT, Opcode.FROM_MONT, Opcode.SQR, Opcode.TABLE):
+            yield Job(opcode, count, cap=MAX_GROUP - 1)
+        yield Job(Opcode.POW, count, 9, exp_rows=3, cap=5)
+        yield Job(Opcode.MUL, 3 * count)
+        yield Job(Opcode.MUL, count, broadcast=True)
+        for length in (1, 3):
+            yield Job(Opcode.PROD, count, length)
+    yield Job(Opcode.PROD, 3, 13)
+    yield Job(Opcode.PROD, MAX_GROUP - 1, 6)
+    for log2, length in ((0, 1), (0, 5), (1, 3), (2, 2), (3, 1)):
+        for init in (False, True):
+            opcode = FIXED[init]
+            yield Job(opcode, MAX_GROUP + 1, length, log2, init_from_a=init, exp_rows=2)
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.parametrize(ready=[1.0, 0.4], pace=[1.0, 0.2])
+async def every_operation(dut: HierarchyObject, ready: float, pace: float) -> None:
+    bench = Bench(dut, ready, pace)
+    await bench.reset()
+    for job in jobs():
+        await bench.run(job)
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def a_request_a_cycle(dut: HierarchyObject) -> None:
+    """Runs of residues, strings, rows and operands are requested one a cycle."""
+    bench = Bench(dut, 1.0, 1.0)
+    await bench.reset()
+    n = MAX_GROUP
+    for job, run in (
+        (Job(Opcode.SQR, n), n),
+        (Job(Opcode.MUL, n), 2 * n),
+        (Job(Opcode.POW, n), n),
+        (Job(Opcode.POW_FIXED, n), n),
+        (Job(Opcode.POW_FIXED, 1, 1, 3), 1),
+    ):
+        await bench.run(job)
+        start = bench.accepted_in[0]
+        assert bench.accepted_in[:run] == list(range(start, start + run)), job
+    row = bench.accepted_in[1:]  # of the last job: a table row of 256 entries
+    assert row == list(range(row[0], row[0] + 256))
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def stops_without_room(dut: HierarchyObject) -> None:
+    """With nothing retired: two groups, two rows, or 32 operands."""
+    bench = Bench(dut, 1.0, 0.0)
+    await bench.reset()
+    for job, requests in (
+        (Job(Opcode.SQR, 5, cap=2), 4),
+        (Job(Opcode.TABLE, 5, cap=2), 2),
+        (Job(Opcode.POW, 5, cap=2), 4),
+        (Job(Opcode.MUL, 40, cap=8), 32),
+        (Job(Opcode.POW_FIXED, 3, 5, 1), 3 + 2 * 4),
+    ):
+        await bench.start(job)
+        for _ in range(100):
+            await bench.step()
+        assert bench.accepted == requests, job
+        dut.abort_i.value = 1
+        await bench.step()
+        dut.abort_i.value = 0
+        assert not int(dut.busy_o.value)
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def abort(dut: HierarchyObject) -> None:
+    """An abort lets a standing request be taken, then ends; the next command is right."""
+    bench = Bench(dut, 0.4, 0.5)
+    await bench.reset()
+    everything = list(jobs())
+    for _ in range(60):
+        job = bench.rng.choice(everything)
+        await bench.start(job)
+        for _ in range(bench.rng.randrange(80)):
+            await bench.step()
+        before = bench.accepted
+        dut.abort_i.value = 1
+        cycles = 0
+        while int(dut.busy_o.value):
+            await bench.step()
+            cycles += 1
+        dut.abort_i.value = 0
+        assert bench.accepted <= before + 1
+        assert cycles < 40
+        await bench.step()
+    await bench.run(Job(Opcode.PROD, 9, 2))
+
+
+def test_residue_loader() -> None:
+    parameters = {"RowBits": ROW_BITS, "MaxGroup": MAX_GROUP}
+    run_bench("residue_loader", __file__, parameters=parameters)

@@ -1,0 +1,100 @@
+"""Bench of residue_row_queue: order, rate, latency and capacity."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import deque
+
+import cocotb
+import pytest
+from cocotb.clock import Clock
+from cocotb.handle import HierarchyObject
+from cocotb.triggers import FallingEdge
+
+from residue_sim.harness import run_bench
+
+WIDTH_BITS = 12
+OUTPUT_STAGE = 2
+
+
+class Bench:
+    """Drives both sides on the falling edge and compares what leaves with what entered."""
+
+    def __init__(self, dut: HierarchyObject) -> None:
+        self.dut = dut
+        self.rng = random.Random(cocotb.RANDOM_SEED)
+        self.depth = int(os.environ["PARAM_DepthEntries"])
+        self.held: deque[int] = deque()
+        self.taken = 0
+
+    async def reset(self) -> None:
+        Clock(self.dut.clk, 2, "ns").start()
+        self.dut.rst_n.value, self.dut.s_valid.value, self.dut.m_ready.value = 0, 0, 0
+        await FallingEdge(self.dut.clk)
+        await FallingEdge(self.dut.clk)
+        self.dut.rst_n.value = 1
+
+    async def cycle(self, offer: bool, take: bool) -> tuple[bool, bool]:
+        """One cycle; whether an entry went in, and whether one came out."""
+        dut = self.dut
+        data = self.rng.getrandbits(WIDTH_BITS)
+        dut.s_valid.value, dut.s_data.value, dut.m_ready.value = offer, data, take
+        went_in = offer and bool(int(dut.s_ready.value))
+        came_out = take and bool(int(dut.m_valid.value))
+        if came_out:
+            assert int(dut.m_data.value) == self.held.popleft()
+            self.taken += 1
+        if went_in:
+            self.held.append(data)
+        await FallingEdge(dut.clk)
+        return went_in, came_out
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.parametrize(offer=[0.2, 0.5, 1.0], take=[0.2, 0.5, 1.0])
+async def keeps_the_order(dut: HierarchyObject, offer: float, take: float) -> None:
+    bench = Bench(dut)
+    await bench.reset()
+    for _ in range(600):
+        await bench.cycle(bench.rng.random() < offer, bench.rng.random() < take)
+    while bench.held:
+        await bench.cycle(False, True)
+    assert bench.taken > 50
+    assert not int(dut.m_valid.value)
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def an_entry_a_cycle(dut: HierarchyObject) -> None:
+    """Full rate in and out, both with the queue empty and with entries held."""
+    bench = Bench(dut)
+    await bench.reset()
+    for waiting in (0, bench.depth - 1):
+        for _ in range(waiting):
+            assert (await bench.cycle(True, False))[0]
+        for _ in range(OUTPUT_STAGE + 1):  # until the first one stands at the output
+            await bench.cycle(True, True)
+        for cycle in range(5 * bench.depth):
+            assert await bench.cycle(True, True) == (True, True), f"cycle {cycle}"
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def latency_and_capacity(dut: HierarchyObject) -> None:
+    bench = Bench(dut)
+    await bench.reset()
+    assert await bench.cycle(True, False) == (True, False)
+    cycles = 0  # after the edge at which the entry went in
+    while not int(dut.m_valid.value):
+        await bench.cycle(False, False)
+        cycles += 1
+    assert cycles == 2
+    entries = 1
+    for _ in range(bench.depth + 10):
+        entries += (await bench.cycle(True, False))[0]
+    assert entries == bench.depth + OUTPUT_STAGE
+
+
+@pytest.mark.parametrize("depth", [2, 4, 6], ids="depth{}".format)
+def test_residue_row_queue(depth: int) -> None:
+    parameters = {"WidthBits": WIDTH_BITS, "DepthEntries": depth}
+    run_bench("residue_row_queue", __file__, parameters=parameters)
