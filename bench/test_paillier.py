@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from residue import _bench_peer
 from residue.backends._cpu import CpuBackend
 from residue.paillier import PrivateKey, PublicKey, keygen

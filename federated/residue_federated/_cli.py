@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from residue.errors import InsecureKeyWarning, ResidueError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from residue.errors import InsecureKeyWarning, ResidueError
 from residue_federated._jobs import Job, load_job
 from residue_federated.errors import JobError
 

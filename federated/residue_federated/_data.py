@@ -96,7 +96,7 @@ def load_table(job: Job, party: str) -> Table:
 
 
 def _from_sklearn(job: Job, party: str, source: SklearnData) -> Table:
-    from sklearn import datasets  # type: ignore[import-untyped]
+    from sklearn import datasets
 
     bunch = getattr(datasets, f"load_{source.sklearn}")()
     split = bunch.data.shape[1] - _GUEST_COLUMNS[source.sklearn]

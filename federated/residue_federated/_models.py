@@ -91,7 +91,7 @@ def metrics(job: Job, y: NDArray[np.float64], u: NDArray[np.float64]) -> dict[st
     if job.algorithm == "linear_regression":
         square = float(np.mean((y - u) ** 2))
         return {"rmse": math.sqrt(square), "r2": 1.0 - square / float(np.var(y))}
-    from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
+    from sklearn.metrics import roc_auc_score
 
     return {
         "auc": float(roc_auc_score(y, u)),

@@ -14,7 +14,6 @@ from typing import Any
 
 from residue.backends import Backend, get_backend
 from residue.errors import ResidueError
-
 from residue_federated._certificates import Identity
 from residue_federated._data import Scaling, Table, load_table
 from residue_federated._jobs import Job

@@ -23,7 +23,7 @@ from typing import Any
 # A broken handshake is reported by us, once, in words; gRPC's own log lines would double it.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 
 from residue_federated._certificates import Identity
 from residue_federated._jobs import Transport

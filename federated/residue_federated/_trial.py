@@ -24,7 +24,6 @@ from typing import IO, Any
 
 import residue.errors
 from residue.errors import ResidueError
-
 from residue_federated import errors
 from residue_federated._certificates import TrialAuthority
 from residue_federated._jobs import Job

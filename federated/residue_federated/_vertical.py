@@ -21,12 +21,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import residue
 from numpy.typing import NDArray
+
+import residue
 from residue.backends import Backend
 from residue.errors import InvalidCiphertext, KeyMismatch
 from residue.paillier import concatenate
-
 from residue_federated._data import Table
 from residue_federated._fixed import (
     LOSS_BITS,
