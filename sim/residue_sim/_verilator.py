@@ -29,6 +29,7 @@ __all__ = [
     "cache_dir",
     "cached_build",
     "content_key",
+    "drop_objects",
     "find_verilator",
     "lint",
 ]
@@ -181,6 +182,13 @@ def cached_build(name: str, key: Iterable[str | bytes], build: Callable[[Path], 
     return folder
 
 
+def drop_objects(folder: Path) -> None:
+    """Remove what is large and of no use once the executable is linked."""
+    for pattern in ("*.a", "*.gch", "*.o"):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
@@ -233,6 +241,7 @@ def build_model(
     def build(folder: Path) -> None:
         files = [path.resolve() for path in (*sources, *cpp)]
         find_verilator().run([*flags, "-Mdir", folder, "-o", "model", *files], timeout=timeout)
+        drop_objects(folder)
 
     key = content_key([*sources, *cpp, *headers], flags)
     return cached_build(f"model-{top}", key, build) / "model"

@@ -94,8 +94,11 @@ class Montgomery:
 
     @property
     def slots(self) -> int:
-        """Cycles ``S = max(k + 1, P)`` that one pass occupies the ring."""
-        return max(self.k + 1, self.elements)
+        """Cycles ``S = max(k, P) + 1`` that one pass occupies the ring of the card.
+
+        The ring itself needs ``max(k + 1, P)``; reading b takes one more where P > k.
+        """
+        return max(self.k, self.elements) + 1
 
     @property
     def r(self) -> int:

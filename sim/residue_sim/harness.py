@@ -12,7 +12,14 @@ from pathlib import Path
 
 from cocotb_tools.runner import get_runner
 
-from residue_sim._verilator import CXX, VerilatorError, cached_build, content_key, find_verilator
+from residue_sim._verilator import (
+    CXX,
+    VerilatorError,
+    cached_build,
+    content_key,
+    drop_objects,
+    find_verilator,
+)
 from residue_sim.manifest import hw_root, sources_for
 
 __all__ = ["bench_parameter", "bench_seed", "run_bench"]
@@ -22,7 +29,8 @@ _BUILD_ARGUMENTS = ("--assert", "--x-assign", "unique", "--x-initial", "unique",
 # precompiled once; the compiler ignores it where flags differ.
 _OPTIMISE = "-O1"
 _MAKE_FLAGS = (
-    r"OPT_FAST={optimise}\ -I{precompiled}\ -include\ verilated.h OPT_SLOW=-O0 OPT_GLOBAL=-O2"
+    r"OPT_FAST={optimise}\ -I{precompiled}\ -include\ verilated.h VK_PCH_I_FAST= "
+    "OPT_SLOW=-O0 OPT_GLOBAL=-O2"
 )
 _HEADER_FLAGS = (
     *(_OPTIMISE, "-std=gnu++20", "-DVERILATOR=1"),
@@ -85,6 +93,7 @@ def run_bench(
                 timescale=("1ns", "1ps"),
                 waves=waves,
             )
+        drop_objects(folder)
 
     key = content_key(
         sources, sorted(parameters.items()), build_arguments, _MAKE_FLAGS, waves, sys.version
