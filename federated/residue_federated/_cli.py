@@ -68,13 +68,7 @@ def run(
     job = load_job(job_file)
     devices = None if device is None else _devices(job, device)
     job = job.replace(devices=devices, key_bits=key_bits, epochs=epochs)
-    if job.key.insecure:
-        warnings.warn(
-            f"the job asks for a {job.key.bits}-bit key, which is insecure; "
-            "use it for comparisons only",
-            InsecureKeyWarning,
-            stacklevel=1,
-        )
+    _warn_of_key(job)
     target = out or Path("runs") / f"{job.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     with new_run_directory(target) as directory:
         with _Display(console, job, "training", plain) as display:
@@ -139,6 +133,7 @@ def party(
     if events:
         raise typer.Exit(_run_for_launcher(job_file, run_with))
     job = load_job(job_file)
+    _warn_of_key(job)
     job.party(name)
     addresses = {p.name: p.address for p in job.parties if p.name != name}
     unknown = [other for other, address in addresses.items() if address is None]
@@ -152,6 +147,16 @@ def party(
 
     run_with(job, lambda port: known, show)
     typer.echo(f"{name}: done, see {out}")
+
+
+def _warn_of_key(job: Job) -> None:
+    if job.key.insecure:
+        warnings.warn(
+            f"the job asks for a {job.key.bits}-bit key, which is insecure; "
+            "use it for comparisons only",
+            InsecureKeyWarning,
+            stacklevel=2,
+        )
 
 
 @app.command()

@@ -17,6 +17,7 @@ and loss need no case of their own for it.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 import residue
 from residue.backends import Backend
-from residue.errors import InvalidCiphertext, KeyMismatch
+from residue.errors import InsecureKeyWarning, InvalidCiphertext, KeyMismatch
 from residue.paillier import concatenate
 from residue_federated._data import Table
 from residue_federated._fixed import (
@@ -340,9 +341,11 @@ def run_arbiter(
     unit = 2.0 ** (job.precision.residual_bits + LOSS_BITS)
     tables = {p: _take(endpoint.receive(p, "rows"), "rows", p).rows for p in (guest, *hosts)}
     rows = tables[guest].count
-    public, secret = residue.keygen(
-        job.key.bits, insecure_allow_1024=job.key.insecure_allow_1024, device=device
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InsecureKeyWarning)  # the command line has said so
+        public, secret = residue.keygen(
+            job.key.bits, insecure_allow_1024=job.key.insecure_allow_1024, device=device
+        )
     for peer in tables:
         endpoint.send(peer, "key", v1.Payload(public_key=v1.PublicKey(data=public.to_bytes())))
     line = _Line(endpoint, public)

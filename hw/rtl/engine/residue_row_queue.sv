@@ -64,17 +64,13 @@ module residue_row_queue #(
       read_valid_q <= fetch;
       if (!out_valid_q || pop) begin
         out_valid_q  <= skid_valid_q || read_valid_q;
-        skid_valid_q <= skid_valid_q && read_valid_q;
+        skid_valid_q <= 1'b0;
       end else if (read_valid_q) begin
         skid_valid_q <= 1'b1;
       end
     end
-    if (!out_valid_q || pop) begin
-      out_q <= skid_valid_q ? skid_q : read_q;
-      if (read_valid_q) skid_q <= read_q;
-    end else if (read_valid_q) begin
-      skid_q <= read_q;
-    end
+    if (!out_valid_q || pop) out_q <= skid_valid_q ? skid_q : read_q;
+    else if (read_valid_q) skid_q <= read_q;
   end
 
 `ifndef SYNTHESIS
@@ -82,7 +78,7 @@ module residue_row_queue #(
   always_ff @(posedge clk) begin
     pending_q <= rst_n && m_valid && !m_ready;
     if (rst_n && pending_q) a_valid_held : assert (m_valid);
-    if (rst_n) a_skid_room : assert (!(out_valid_q && !pop && skid_valid_q && read_valid_q));
+    if (rst_n) a_skid_room : assert (!(skid_valid_q && read_valid_q));
   end
 `endif
 

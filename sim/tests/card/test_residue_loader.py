@@ -162,7 +162,7 @@ class Bench:
     def __init__(self, dut: HierarchyObject, ready: float, pace: float) -> None:
         self.dut = dut
         self.rng = random.Random(cocotb.RANDOM_SEED)
-        self.ready, self.pace = ready, pace  # of the DMA, of the engine
+        self.ready, self.pace = ready, pace  # of the DMA, of the engine (0: it retires nothing)
 
     async def reset(self) -> None:
         dut = self.dut
@@ -204,7 +204,7 @@ class Bench:
         else:
             assert not self.standing, "a request was withdrawn"
 
-        beat = self.answer.popleft() if self.answer and rng.random() < self.pace else None
+        beat = self.answer.popleft() if self.answer and rng.random() < (self.pace or 1) else None
         dut.s_index_valid.value = beat is not None
         dut.s_index_data.value = rng.getrandbits(128) if beat is None else beat
         dut.s_index_last.value = not self.answer
@@ -289,18 +289,19 @@ async def a_request_a_cycle(dut: HierarchyObject) -> None:
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def stops_without_room(dut: HierarchyObject) -> None:
-    """With nothing retired: two groups, two rows, or 32 operands."""
+    """With nothing retired: one or two groups, two rows, or 32 operands."""
     bench = Bench(dut, 1.0, 0.0)
     await bench.reset()
     for job, requests in (
         (Job(Opcode.SQR, 5, cap=2), 4),
         (Job(Opcode.TABLE, 5, cap=2), 2),
         (Job(Opcode.POW, 5, cap=2), 4),
-        (Job(Opcode.MUL, 40, cap=8), 32),
+        (Job(Opcode.MUL, 40), 4 * MAX_GROUP),
+        (Job(Opcode.PROD, 8, 5), OPERAND_SLOTS + 5),  # and the index of every round
         (Job(Opcode.POW_FIXED, 3, 5, 1), 3 + 2 * 4),
     ):
         await bench.start(job)
-        for _ in range(100):
+        for _ in range(150):
             await bench.step()
         assert bench.accepted == requests, job
         dut.abort_i.value = 1
