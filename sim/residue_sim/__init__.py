@@ -1,0 +1,1 @@
+"""Simulation of the card: golden model, Verilator builds, bench harness, the virtual board."""

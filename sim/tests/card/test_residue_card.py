@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, RisingEdge
-from cocotbext.axi import (  # type: ignore[import-untyped]
+from cocotbext.axi import (
     AxiBus,
     AxiLiteBus,
     AxiLiteMaster,
@@ -210,7 +210,7 @@ def completion(bench: Bench, index: int) -> dict[str, int]:
     return {name: int(record[name]) for name in ("status", "tag", "cycles", "busy", "products")}
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 @cocotb.parametrize(stall=[0.0, 0.5])
 async def bad_commands_disturb_nothing(dut: Any, stall: float) -> None:
     """Every error a command can carry completes with its code; the good ones between are right."""
@@ -224,7 +224,7 @@ async def bad_commands_disturb_nothing(dut: Any, stall: float) -> None:
     assert await bench.counter("COMMANDS") == len(program.expected)
 
 
-@cocotb.test(timeout_time=4, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 @cocotb.parametrize(stall=[0.0, 0.5])
 async def bus_errors(dut: Any, stall: float) -> None:
     """SLVERR anywhere ends the command with its code, and the next command is right."""
@@ -252,7 +252,7 @@ async def bus_errors(dut: Any, stall: float) -> None:
     wide, block = program.domain(other)
     step = 8 * wide.k
     for offset in (8 * abi.MODULUS_HEADER_WORDS + step, 0):  # in N, in the header
-        faulty_block = program.place(program.image[block - BASE :][: len(wide.block()) * 8])
+        faulty_block = program.place(bytes(program.image[block - BASE :][: 8 * len(wide.block())]))
         faulty.add(faulty_block + offset)
         program.add(Opcode.TO_MONT, block=faulty_block, status=Status.READ_ERROR, count=1,
                     src_a=block, stride_a=step, dst=block, stride_dst=step)  # fmt: skip
@@ -274,7 +274,7 @@ async def bus_errors(dut: Any, stall: float) -> None:
     await bench.run(program)
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def unreadable_descriptor(dut: Any) -> None:
     """A descriptor that cannot be read has no record; HEAD passes it and ERRORS counts it."""
     bench = Bench(dut)
@@ -293,7 +293,7 @@ async def unreadable_descriptor(dut: Any) -> None:
     assert await bench.counter("COMMANDS") == 3
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def leaving_the_window(dut: Any) -> None:
     """Operands and results that cross the window's end: nothing outside is touched."""
     bench = Bench(dut)
@@ -307,12 +307,17 @@ async def leaving_the_window(dut: Any) -> None:
     src, stride = program.residues([rng.randrange(domain.n_tilde) for _ in range(n)], domain)
     program.place(bytes(n * size))
     end = program.limit
-    common = {"block": block, "status": Status.OUT_OF_WINDOW, "count": n, "length": 1}
-    for last in (1, n // 2, n - 1):  # first element that lies outside
-        program.add(Opcode.SQR, src_a=end - last * size, stride_a=stride, dst=src,
-                    stride_dst=stride, **common)  # fmt: skip
-        program.add(Opcode.SQR, src_a=src, stride_a=stride, dst=end - last * size + 16,
-                    stride_dst=stride, **common)  # fmt: skip
+    common: dict[str, Any] = {
+        "block": block,
+        "count": n,
+        "length": 1,
+        "stride_a": stride,
+        "stride_dst": stride,
+    }
+    for last in (1, n // 2, n - 1):  # elements that lie inside
+        for src_a, dst in ((end - last * size, src), (src, end - last * size + 16)):
+            fields = common | {"src_a": src_a, "dst": dst}
+            program.add(Opcode.SQR, status=Status.OUT_OF_WINDOW, **fields)
     await bench.load(program)
     await bench.start(len(program.expected))
     await bench.finish()
@@ -320,7 +325,7 @@ async def leaving_the_window(dut: Any) -> None:
     assert not bench.memory.strays
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def queue_wraps(dut: Any) -> None:
     """HEAD and TAIL run on past the queue's size and past 16 bits."""
     bench = Bench(dut)
@@ -346,7 +351,7 @@ async def queue_wraps(dut: Any) -> None:
             program.check(bench.memory.peek)
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def tail_is_read_again(dut: Any) -> None:
     """Commands appended while the card works are done before it says so."""
     bench = Bench(dut)
@@ -364,7 +369,7 @@ async def tail_is_read_again(dut: Any) -> None:
     assert await bench.read(Register.HEAD) == 4
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def start_done_and_interrupt(dut: Any) -> None:
     """ap_idle, ap_ready, ap_done (cleared by reading) and the interrupt's two enables."""
     bench = Bench(dut)
@@ -406,7 +411,7 @@ async def start_done_and_interrupt(dut: Any) -> None:
         await bench.write(Register.ISR, ier)
 
 
-@cocotb.test(timeout_time=4, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 @cocotb.parametrize(stall=[0.0, 0.6])
 async def soft_reset_anywhere(dut: Any, stall: float) -> None:
     """A reset at any moment leaves a fresh card: registers, counters, and the next program."""
@@ -447,7 +452,7 @@ async def run_all_operations(bench: Bench, count: int) -> None:
     assert await bench.counter("WRITE_BYTES") == bench.memory.bytes_written
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 @cocotb.parametrize(
     (("address", "data", "count"), [(0, 0, 9), (0.8, 0, 2), (0, 0.6, 2)])  # 9: several groups
 )
@@ -455,7 +460,7 @@ async def all_operations_mixed(dut: Any, address: float, data: float, count: int
     await run_all_operations(Bench(dut, address=address, data=data), count)
 
 
-@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def all_operations_with_stalls(dut: Any) -> None:
     await run_all_operations(Bench(dut, address=0.6, data=0.4), count=2)
 
@@ -465,7 +470,7 @@ def rows_of(store: Any) -> list[int]:
     return [int(row.value) for row in store.mem_q]
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def clear_leaves_no_secret(dut: Any) -> None:
     """CLEAR zeroes accumulators, tables and exponents; what follows is right."""
     bench = Bench(dut)
@@ -491,7 +496,7 @@ async def clear_leaves_no_secret(dut: Any) -> None:
     await bench.run(program)
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def time_and_addresses_ignore_secrets(dut: Any) -> None:
     """Exponents and residues of any value: every address in the same cycle, every count equal."""
     bench = Bench(dut)
@@ -539,7 +544,7 @@ async def trace(dut: Any) -> list[tuple[int, str, int, int]]:
         ):
             if int(valid.value) and int(ready.value):
                 seen.append((cycle, name, int(address.value), int(length.value)))
-    return [(at - seen[0][0], *rest) for at, *rest in seen]
+    return [(at - seen[0][0], name, address, length) for at, name, address, length in seen]
 
 
 @pytest.mark.parametrize("name", ["toy", "small"])

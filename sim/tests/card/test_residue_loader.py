@@ -6,10 +6,10 @@ import random
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
-from cocotb.handle import HierarchyObject
 from cocotb.triggers import FallingEdge
 
 from residue.card._abi import Opcode
@@ -159,7 +159,7 @@ class Job:
 class Bench:
     """DMA and engine around the loader."""
 
-    def __init__(self, dut: HierarchyObject, ready: float, pace: float) -> None:
+    def __init__(self, dut: Any, ready: float, pace: float) -> None:
         self.dut = dut
         self.rng = random.Random(cocotb.RANDOM_SEED)
         self.ready, self.pace = ready, pace  # of the DMA, of the engine (0: it retires nothing)
@@ -258,17 +258,17 @@ def jobs() -> Iterator[Job]:
             yield Job(opcode, MAX_GROUP + 1, length, log2, init_from_a=init, exp_rows=2)
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=200, timeout_unit="us")
 @cocotb.parametrize(ready=[1.0, 0.4], pace=[1.0, 0.2])
-async def every_operation(dut: HierarchyObject, ready: float, pace: float) -> None:
+async def every_operation(dut: Any, ready: float, pace: float) -> None:
     bench = Bench(dut, ready, pace)
     await bench.reset()
     for job in jobs():
         await bench.run(job)
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
-async def a_request_a_cycle(dut: HierarchyObject) -> None:
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def a_request_a_cycle(dut: Any) -> None:
     """Runs of residues, strings, rows and operands are requested one a cycle."""
     bench = Bench(dut, 1.0, 1.0)
     await bench.reset()
@@ -287,8 +287,8 @@ async def a_request_a_cycle(dut: HierarchyObject) -> None:
     assert row == list(range(row[0], row[0] + 256))
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
-async def stops_without_room(dut: HierarchyObject) -> None:
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def stops_without_room(dut: Any) -> None:
     """With nothing retired: one or two groups, two rows, or 32 operands."""
     bench = Bench(dut, 1.0, 0.0)
     await bench.reset()
@@ -310,8 +310,8 @@ async def stops_without_room(dut: HierarchyObject) -> None:
         assert not int(dut.busy_o.value)
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
-async def abort(dut: HierarchyObject) -> None:
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def abort(dut: Any) -> None:
     """An abort lets a standing request be taken, then ends; the next command is right."""
     bench = Bench(dut, 0.4, 0.5)
     await bench.reset()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
-from cocotb.handle import HierarchyObject
 from cocotb.triggers import FallingEdge, ReadOnly
 
 from residue.card._abi import Opcode
@@ -193,7 +193,7 @@ class Job:
 class Bench:
     """Loader and storer around the engine."""
 
-    def __init__(self, dut: HierarchyObject, supply: float = 1.0, take: float = 1.0) -> None:
+    def __init__(self, dut: Any, supply: float = 1.0, take: float = 1.0) -> None:
         self.dut = dut
         self.rng = random.Random(cocotb.RANDOM_SEED)
         self.supply, self.take = supply, take
@@ -207,8 +207,9 @@ class Bench:
             ROW_CAME: dut.row_arrived_i,
             OPERAND_CAME: dut.operand_arrived_i,
         }
-        for signal in (dut.rst_n, dut.start_i, dut.abort_i, dut.clear_i, dut.s_load_valid,
-                       dut.m_result_ready, dut.result_taken_i, *self.arrivals.values()):  # fmt: skip
+        inputs = (dut.rst_n, dut.start_i, dut.abort_i, dut.clear_i, dut.s_load_valid,
+                  dut.m_result_ready, dut.result_taken_i)  # fmt: skip
+        for signal in (*inputs, *self.arrivals.values()):
             signal.value = 0
         await FallingEdge(dut.clk)
         await FallingEdge(dut.clk)
@@ -323,9 +324,9 @@ def jobs(domain: Montgomery, count: int, rng: random.Random) -> Iterator[Job]:
         yield Job(FIXED[log2 // 2], domain, a, None, exponents, table, length, log2, log2 == 0)
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
+@cocotb.test(timeout_time=300, timeout_unit="us")
 @cocotb.parametrize((("supply", "take", "count"), [(1, 1, CAP + 1), (0.4, 1, 2), (1, 0.08, 6)]))
-async def every_operation(dut: HierarchyObject, supply: float, take: float, count: int) -> None:
+async def every_operation(dut: Any, supply: float, take: float, count: int) -> None:
     bench = Bench(dut, supply, take)
     await bench.reset()
     for domain in domains(bench.rng)[::2] if count > CAP else domains(bench.rng)[1:2]:
@@ -336,8 +337,8 @@ async def every_operation(dut: HierarchyObject, supply: float, take: float, coun
         await bench.run(self_test)
 
 
-@cocotb.test(timeout_time=2, timeout_unit="ms")
-async def every_digit(dut: HierarchyObject) -> None:
+@cocotb.test(timeout_time=300, timeout_unit="us")
+async def every_digit(dut: Any) -> None:
     """All digits of a window and of a fixed base; 256 entries; a string of two rows."""
     bench = Bench(dut)
     await bench.reset()
@@ -352,8 +353,8 @@ async def every_digit(dut: HierarchyObject) -> None:
     await bench.run(Job(Opcode.POW, domain, a[:2], exponents=long, length=33))
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
-async def loads_wait_for_results(dut: HierarchyObject) -> None:
+@cocotb.test(timeout_time=300, timeout_unit="us")
+async def loads_wait_for_results(dut: Any) -> None:
     """Loads and results that want a store in one cycle: the load waits, nothing is lost."""
     bench = Bench(dut, supply=0.3)
     await bench.reset()
@@ -364,8 +365,8 @@ async def loads_wait_for_results(dut: HierarchyObject) -> None:
     assert bench.refused
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
-async def the_ring_stays_full(dut: HierarchyObject) -> None:
+@cocotb.test(timeout_time=300, timeout_unit="us")
+async def the_ring_stays_full(dut: Any) -> None:
     """With its contexts full no slot is empty while products are issued."""
     bench = Bench(dut)
     await bench.reset()
@@ -382,8 +383,8 @@ async def the_ring_stays_full(dut: HierarchyObject) -> None:
         assert all(bench.slots[bench.slots.index(1) : bench.last_product])
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
-async def time_ignores_secrets(dut: HierarchyObject) -> None:
+@cocotb.test(timeout_time=300, timeout_unit="us")
+async def time_ignores_secrets(dut: Any) -> None:
     """Any exponents and residues: slots, results and retirements in the same cycles."""
     bench = Bench(dut)
     await bench.reset()
@@ -416,8 +417,8 @@ async def time_ignores_secrets(dut: HierarchyObject) -> None:
         assert courses[0] == courses[1] == courses[2]
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
-async def abort(dut: HierarchyObject) -> None:
+@cocotb.test(timeout_time=300, timeout_unit="us")
+async def abort(dut: Any) -> None:
     """What was issued drains, whole results leave, and the next command is right."""
     bench = Bench(dut, 0.8, 0.5)
     await bench.reset()
@@ -441,8 +442,8 @@ async def abort(dut: HierarchyObject) -> None:
     await bench.run(everything[2])
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
-async def clear(dut: HierarchyObject) -> None:
+@cocotb.test(timeout_time=300, timeout_unit="us")
+async def clear(dut: Any) -> None:
     """Every row of accumulators, tables and exponents is zero when a clear is done."""
     bench = Bench(dut)
     await bench.reset()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import cocotb
 import pytest
 from cocotb.clock import Clock
-from cocotb.handle import HierarchyObject
 from cocotb.triggers import FallingEdge
 
 from residue_sim.harness import run_bench
@@ -23,7 +22,7 @@ LARGEST_K = 14
 class Store:
     """A residue_ram seen from its read port: two cycles of latency."""
 
-    def __init__(self, dut: HierarchyObject, name: str, row_bits: int, rng: random.Random) -> None:
+    def __init__(self, dut: Any, name: str, row_bits: int, rng: random.Random) -> None:
         self.words = [rng.getrandbits(WORD_BITS) for _ in range(2 << row_bits)]
         self._enable = getattr(dut, f"{name}_ren_o")
         self._row = getattr(dut, f"{name}_rrow_o")
@@ -52,10 +51,10 @@ class Fetch:
 
 
 class Bench:
-    def __init__(self, dut: HierarchyObject) -> None:
+    def __init__(self, dut: Any) -> None:
         self.dut = dut
         self.rng = random.Random(cocotb.RANDOM_SEED)
-        self.elements = int(os.environ["PARAM_Elements"])
+        self.elements = int(dut.Elements.value)
         self.acc = Store(dut, "acc", ACC_ROW_BITS, self.rng)
         self.tab = Store(dut, "tab", TAB_ROW_BITS, self.rng)
         self.mod = Store(dut, "mod", MOD_ROW_BITS, self.rng)
@@ -117,8 +116,8 @@ class Bench:
                 assert int(dut.m_b_o.value) == want_b[seen], f"k {k}: b, {starts}, cycle {seen}"
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
-async def every_pass_alone(dut: HierarchyObject) -> None:
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def every_pass_alone(dut: Any) -> None:
     """Every k and pass, from each store."""
     bench = Bench(dut)
     await bench.reset()
@@ -131,9 +130,9 @@ async def every_pass_alone(dut: HierarchyObject) -> None:
                 await bench.run(k, [(0, fetch)])
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=200, timeout_unit="us")
 @cocotb.parametrize(idle=[0, 3])
-async def back_to_back(dut: HierarchyObject, idle: int) -> None:
+async def back_to_back(dut: Any, idle: int) -> None:
     """Passes in a row with as few slots as the ring may use, or some more."""
     bench = Bench(dut)
     await bench.reset()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
-from cocotb.handle import HierarchyObject
 from cocotb.triggers import FallingEdge
 
 from residue_sim.harness import run_bench
@@ -14,9 +14,9 @@ from residue_sim.harness import run_bench
 WIDTH_BITS, DEPTH_ROWS = 9, 5
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=200, timeout_unit="us")
 @cocotb.parametrize(rate=[1.0, 0.5])
-async def reads_what_was_written(dut: HierarchyObject, rate: float) -> None:
+async def reads_what_was_written(dut: Any, rate: float) -> None:
     rng = random.Random(cocotb.RANDOM_SEED)
     Clock(dut.clk, 2, "ns").start()
     rows = [0] * DEPTH_ROWS

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections import deque
+from typing import Any
 
 import cocotb
 import pytest
 from cocotb.clock import Clock
-from cocotb.handle import HierarchyObject
 from cocotb.triggers import FallingEdge
 
 from residue_sim.harness import run_bench
@@ -21,10 +20,10 @@ OUTPUT_STAGE = 2
 class Bench:
     """Drives both sides on the falling edge and compares what leaves with what entered."""
 
-    def __init__(self, dut: HierarchyObject) -> None:
+    def __init__(self, dut: Any) -> None:
         self.dut = dut
         self.rng = random.Random(cocotb.RANDOM_SEED)
-        self.depth = int(os.environ["PARAM_DepthEntries"])
+        self.depth = int(dut.DepthEntries.value)
         self.held: deque[int] = deque()
         self.taken = 0
 
@@ -51,9 +50,9 @@ class Bench:
         return went_in, came_out
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
+@cocotb.test(timeout_time=200, timeout_unit="us")
 @cocotb.parametrize(offer=[0.2, 0.5, 1.0], take=[0.2, 0.5, 1.0])
-async def keeps_the_order(dut: HierarchyObject, offer: float, take: float) -> None:
+async def keeps_the_order(dut: Any, offer: float, take: float) -> None:
     bench = Bench(dut)
     await bench.reset()
     for _ in range(600):
@@ -64,8 +63,8 @@ async def keeps_the_order(dut: HierarchyObject, offer: float, take: float) -> No
     assert not int(dut.m_valid.value)
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
-async def an_entry_a_cycle(dut: HierarchyObject) -> None:
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def an_entry_a_cycle(dut: Any) -> None:
     """Full rate in and out, both with the queue empty and with entries held."""
     bench = Bench(dut)
     await bench.reset()
@@ -78,8 +77,8 @@ async def an_entry_a_cycle(dut: HierarchyObject) -> None:
             assert await bench.cycle(True, True) == (True, True), f"cycle {cycle}"
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
-async def latency_and_capacity(dut: HierarchyObject) -> None:
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def latency_and_capacity(dut: Any) -> None:
     bench = Bench(dut)
     await bench.reset()
     assert await bench.cycle(True, False) == (True, False)
