@@ -2,7 +2,8 @@
 
 A file lists mutants of one RTL file: `file` (relative to hw/), `bench` (relative to this folder),
 the pytest function to `run` with its `arguments`, and for each mutant its `name`, the exact `line`
-(without indentation, occurring once) and what it `becomes`.
+(without indentation, occurring once) and what it `becomes`. `make test` runs the first of each
+file, `make test-full` all of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from _pytest.mark import ParameterSet
 
 from residue_sim.manifest import hw_root
 
@@ -58,16 +60,19 @@ class Mutant:
         return function
 
 
-def _mutants() -> list[Mutant]:
+def _mutants() -> list[ParameterSet]:
     mutants = []
     for path in sorted((HERE / "mutants").glob("*.yaml")):
         listed = yaml.safe_load(path.read_text())
         entries = listed.pop("mutants")
-        mutants += [Mutant(**listed, **entry) for entry in entries]
+        for i, entry in enumerate(entries):
+            mutant = Mutant(**listed, **entry)
+            marks = [pytest.mark.full] if i else []
+            mutants.append(pytest.param(mutant, id=str(mutant), marks=marks))
     return mutants
 
 
-@pytest.mark.parametrize("mutant", _mutants(), ids=str)
+@pytest.mark.parametrize("mutant", _mutants())
 def test_mutant_fails_its_bench(
     mutant: Mutant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
