@@ -411,7 +411,7 @@ async def start_done_and_interrupt(dut: Any) -> None:
         await bench.write(Register.ISR, ier)
 
 
-@cocotb.test(timeout_time=500, timeout_unit="us")
+@cocotb.test(timeout_time=200, timeout_unit="us")
 @cocotb.parametrize(stall=[0.0, 0.6])
 async def soft_reset_anywhere(dut: Any, stall: float) -> None:
     """A reset at any moment leaves a fresh card: registers, counters, and the next program."""

@@ -325,6 +325,39 @@ def jobs(domain: Montgomery, count: int, rng: random.Random) -> Iterator[Job]:
 
 
 @cocotb.test(timeout_time=300, timeout_unit="us")
+async def clear(dut: Any) -> None:
+    """Every row of accumulators, tables and exponents is zero when a clear is done."""
+    bench = Bench(dut)
+    await bench.reset()
+    stores = {ACC: dut.i_accumulators, TAB: dut.i_tables, EXP: dut.i_exponents}
+    for index, store in stores.items():
+        depth = int(store.DepthRows.value)
+        await bench.store(Load(index, 0, (bench.rng.getrandbits(128) | 1,) * depth))
+        assert all(int(row.value) for row in store.mem_q)
+    dut.clear_i.value = 1
+    await FallingEdge(dut.clk)
+    dut.clear_i.value = 0
+    while int(dut.busy_o.value):
+        await FallingEdge(dut.clk)
+    for store in stores.values():
+        assert not any(int(row.value) for row in store.mem_q)
+    domain = domains(bench.rng)[0]
+    await bench.run(Job(Opcode.SQR, domain, [2, 3], length=2))
+
+
+@cocotb.test(timeout_time=300, timeout_unit="us")
+async def loads_wait_for_results(dut: Any) -> None:
+    """Loads and results that want a store in one cycle: the load waits, nothing is lost."""
+    bench = Bench(dut, supply=0.3)
+    await bench.reset()
+    domain = domains(bench.rng)[2]
+    top, n = 2 * domain.n_tilde, 4 * CAP
+    a, b = ([bench.rng.randrange(top) for _ in range(n)] for _ in range(2))
+    await bench.run(Job(Opcode.MUL, domain, a, b))
+    assert bench.refused
+
+
+@cocotb.test(timeout_time=300, timeout_unit="us")
 @cocotb.parametrize((("supply", "take", "count"), [(1, 1, CAP + 1), (0.4, 1, 2), (1, 0.08, 6)]))
 async def every_operation(dut: Any, supply: float, take: float, count: int) -> None:
     bench = Bench(dut, supply, take)
@@ -351,18 +384,6 @@ async def every_digit(dut: Any) -> None:
     await bench.run(Job(Opcode.POW_FIXED, domain, a[:3], None, [0, 255, 129], wide, 1, 3))
     long = [(1 << 132) - 1, bench.rng.getrandbits(132)]
     await bench.run(Job(Opcode.POW, domain, a[:2], exponents=long, length=33))
-
-
-@cocotb.test(timeout_time=300, timeout_unit="us")
-async def loads_wait_for_results(dut: Any) -> None:
-    """Loads and results that want a store in one cycle: the load waits, nothing is lost."""
-    bench = Bench(dut, supply=0.3)
-    await bench.reset()
-    domain = domains(bench.rng)[2]
-    top, n = 2 * domain.n_tilde, 4 * CAP
-    a, b = ([bench.rng.randrange(top) for _ in range(n)] for _ in range(2))
-    await bench.run(Job(Opcode.MUL, domain, a, b))
-    assert bench.refused
 
 
 @cocotb.test(timeout_time=300, timeout_unit="us")
@@ -440,27 +461,6 @@ async def abort(dut: Any) -> None:
         assert len(bench.rows) % (domain.k // 2) == 0
         assert bench.results() == expected[: len(bench.results())]
     await bench.run(everything[2])
-
-
-@cocotb.test(timeout_time=300, timeout_unit="us")
-async def clear(dut: Any) -> None:
-    """Every row of accumulators, tables and exponents is zero when a clear is done."""
-    bench = Bench(dut)
-    await bench.reset()
-    stores = {ACC: dut.i_accumulators, TAB: dut.i_tables, EXP: dut.i_exponents}
-    for index, store in stores.items():
-        depth = int(store.DepthRows.value)
-        await bench.store(Load(index, 0, (bench.rng.getrandbits(128) | 1,) * depth))
-        assert all(int(row.value) for row in store.mem_q)
-    dut.clear_i.value = 1
-    await FallingEdge(dut.clk)
-    dut.clear_i.value = 0
-    while int(dut.busy_o.value):
-        await FallingEdge(dut.clk)
-    for store in stores.values():
-        assert not any(int(row.value) for row in store.mem_q)
-    domain = domains(bench.rng)[0]
-    await bench.run(Job(Opcode.SQR, domain, [2, 3], length=2))
 
 
 def test_residue_engine() -> None:
