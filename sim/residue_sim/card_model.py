@@ -355,7 +355,7 @@ class CardModel:
         size = 8 * domain.k
         strides = []
         if opcode in _SOURCE_A or c.src_a:
-            strides.append(c.stride_a or size)
+            strides.append(c.stride_a if opcode is Opcode.PROD else c.stride_a or size)
         if opcode is Opcode.MUL:
             strides.append(c.stride_b or size)
         if opcode in _GATHERED:
@@ -368,13 +368,13 @@ class CardModel:
     def _check_exponents(self, opcode: Opcode, c: Command) -> None:
         if opcode in _EXPONENTS - {Opcode.PROD}:
             bits = c.length * (c.window if opcode in _GATHERED else 1)
-            if bits > self.configuration.max_exponent_bits or c.stride_e * 8 < bits:
+            if bits > self.configuration.max_exponent_bits or 0 < c.stride_e * 8 < bits:
                 raise _CommandError(Status.EXPONENT_TOO_LONG)
 
     def _domain(self, address: int) -> tuple[Montgomery, bool]:
         """The modulus block's modulus, and whether the rest of the block belongs to it."""
         word_bits, elements = self.configuration.word_bits, self.configuration.elements
-        k = int.from_bytes(self._read(address, 8), "little") & 0xFFFF
+        k = int.from_bytes(self._read(address, 8), "little")
         if k % 2 or not 4 <= k <= self.configuration.max_words:
             raise _CommandError(Status.BAD_MODULUS)
         nbytes = 8 * (abi.MODULUS_HEADER_WORDS + k * len(ModulusVector))

@@ -221,6 +221,18 @@ def all_operations(
         **a,
     )
 
+    shared = exponents[-1]
+    program.add(
+        Opcode.POW,
+        modulus,
+        expect=[power(v, shared) for v in values],
+        window=4,
+        length=exponent_bits,
+        exponents=strings + (count - 1) * stride_e,
+        stride_e=0,
+        **a,
+    )
+
     for opcode, window, rows, flags in (
         (Opcode.POW_FIXED, 2, 3, 0),
         (Opcode.MULTI_POW, 4, 2, CommandFlag.INIT_FROM_A),

@@ -411,30 +411,6 @@ async def start_done_and_interrupt(dut: Any) -> None:
         await bench.write(Register.ISR, ier)
 
 
-@cocotb.test(timeout_time=200, timeout_unit="us")
-@cocotb.parametrize(stall=[0.0, 0.6])
-async def soft_reset_anywhere(dut: Any, stall: float) -> None:
-    """A reset at any moment leaves a fresh card: registers, counters, and the next program."""
-    bench = Bench(dut, address=stall, data=stall)
-    await bench.reset()
-    rng = bench.rng
-    program = bench.program()
-    modulus = moduli(bench.configuration, rng)[1]
-    all_operations(program, modulus, rng, count=3, exponent_bits=5)
-    for _ in range(8):
-        await bench.load(program)
-        await bench.start(len(program.expected))
-        await ClockCycles(dut.clk, rng.randrange(4000))
-        await bench.soft_reset()
-        assert not int(dut.interrupt_o.value)
-        for register in (Register.HEAD, Register.TAIL, Register.ISR):
-            assert await bench.read(register) == 0, register.name
-        # CYCLES, READ_BYTES and WRITE_BYTES count on until the bus has drained.
-        for name in ("BUSY", "PRODUCTS", "STALLS", "COMMANDS", "ERRORS"):
-            assert await bench.counter(name) == 0, name
-    await bench.run(program)
-
-
 async def run_all_operations(bench: Bench, count: int) -> None:
     """Every operation with several moduli in one queue; the counters agree with the records."""
     await bench.reset()
@@ -463,6 +439,30 @@ async def all_operations_mixed(dut: Any, address: float, data: float, count: int
 @cocotb.test(timeout_time=500, timeout_unit="us")
 async def all_operations_with_stalls(dut: Any) -> None:
     await run_all_operations(Bench(dut, address=0.6, data=0.4), count=2)
+
+
+@cocotb.test(timeout_time=200, timeout_unit="us")
+@cocotb.parametrize(stall=[0.0, 0.6])
+async def soft_reset_anywhere(dut: Any, stall: float) -> None:
+    """A reset at any moment leaves a fresh card: registers, counters, and the next program."""
+    bench = Bench(dut, address=stall, data=stall)
+    await bench.reset()
+    rng = bench.rng
+    program = bench.program()
+    modulus = moduli(bench.configuration, rng)[1]
+    all_operations(program, modulus, rng, count=3, exponent_bits=5)
+    for _ in range(8):
+        await bench.load(program)
+        await bench.start(len(program.expected))
+        await ClockCycles(dut.clk, rng.randrange(4000))
+        await bench.soft_reset()
+        assert not int(dut.interrupt_o.value)
+        for register in (Register.HEAD, Register.TAIL, Register.ISR):
+            assert await bench.read(register) == 0, register.name
+        # CYCLES, READ_BYTES and WRITE_BYTES count on until the bus has drained.
+        for name in ("BUSY", "PRODUCTS", "STALLS", "COMMANDS", "ERRORS"):
+            assert await bench.counter(name) == 0, name
+    await bench.run(program)
 
 
 def rows_of(store: Any) -> list[int]:

@@ -163,7 +163,7 @@ class Bench:
 
 def domains(rng: random.Random) -> list[Montgomery]:
     """Moduli of 4, 6 and 8 words."""
-    moduli = (3, 0xFFFF, odd_modulus(rng, 16), odd_modulus(rng, 25), (1 << 40) - 1)
+    moduli = (3, 0xFFFF, odd_modulus(rng, 25), (1 << 40) - 1)
     return [Montgomery.of(n, WORD_BITS, 3) for n in moduli]
 
 
@@ -175,16 +175,6 @@ def jobs(rng: random.Random) -> Iterator[Job]:
         yield Job(Opcode.TABLE, CAP + 2, domain, rng, window_log2=rng.randrange(3))
         yield Job(Opcode.SELFTEST, CAP, domain, rng)
     yield Job(Opcode.TABLE, CAP + 1, domain, rng, window_log2=3)
-
-
-@cocotb.test(timeout_time=200, timeout_unit="us")
-@cocotb.parametrize(supply=[1.0, 0.4], ready=[1.0, 0.4])
-async def every_operation(dut: Any, supply: float, ready: float) -> None:
-    bench = Bench(dut, supply, ready)
-    await bench.reset()
-    for job in jobs(bench.rng):
-        await bench.run(job)
-        assert not int(dut.mismatch_o.value)
 
 
 @cocotb.test(timeout_time=200, timeout_unit="us")
@@ -249,6 +239,16 @@ async def abort(dut: Any) -> None:
         bench.check(job.writes[: len(bench.addresses)])
     for job in everything[:6]:
         await bench.run(job)
+
+
+@cocotb.test(timeout_time=200, timeout_unit="us")
+@cocotb.parametrize(supply=[1.0, 0.4], ready=[1.0, 0.4])
+async def every_operation(dut: Any, supply: float, ready: float) -> None:
+    bench = Bench(dut, supply, ready)
+    await bench.reset()
+    for job in jobs(bench.rng):
+        await bench.run(job)
+        assert not int(dut.mismatch_o.value)
 
 
 def test_residue_storer() -> None:
