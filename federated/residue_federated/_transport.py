@@ -274,7 +274,7 @@ class Endpoint:
                 code, details = error.code(), error.details() or ""
             if code in _FATAL:
                 raise _FATAL[code](f"{peer} refused {self._party}: {details}")
-            if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            if code not in _PASSING:
                 raise TransportError(f"{peer}: {code.name.lower()}: {details}")
             refusal = self._handshake_fault(peer)
             if refusal is not None:
@@ -443,6 +443,13 @@ def _not_accepted(peer: str, party: str, how: str) -> str:
         "authority"
     )
 
+
+# Worth another try: nobody listens yet or any more, or the peer's server stopped within the call.
+_PASSING = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+)
 
 _FATAL: dict[Any, type[TransportError]] = {
     grpc.StatusCode.PERMISSION_DENIED: PeerRefused,

@@ -107,7 +107,7 @@ class Layout:
     @property
     def slots(self) -> int:
         """Ring cycles that one pass of one product occupies."""
-        return max(self.digits + 1, self.elements)
+        return max(self.digits, self.elements) + 1
 
     @property
     def residue_bytes(self) -> int:
