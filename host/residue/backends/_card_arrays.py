@@ -9,6 +9,7 @@ import contextlib
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -94,7 +95,7 @@ class _Check:
     expected: Callable[..., list[mpz]]
 
 
-class CardArrays:
+class CardArrays(ABC):
     """The part of the card backend that owns arrays, memory, locks, statistics and checks.
 
     Args:
@@ -335,9 +336,9 @@ class CardArrays:
                     return memory.allocate(nbytes)
         return memory.allocate(nbytes)
 
+    @abstractmethod
     def _drop_tables(self, pinned: set[int]) -> None:
         """Give up memory of what can be computed again and is not in storages `pinned`."""
-        raise NotImplementedError
 
     # ---------------------------------------------------------------------------- within the card
 
