@@ -9,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STEP    = @printf '\n== %s\n' "$(1)"
 
-.PHONY: help setup setup-demo demo test lint types contracts unit test-full bench report clean
+.PHONY: help setup setup-demo demo test lint types contracts unit test-full coverage bench report clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -68,8 +68,17 @@ unit: setup  ## all tests but the long sweeps
 
 test: lint types contracts unit  ## everything that must pass, under 15 minutes on 2 cores
 
-test-full: lint types contracts  ## and the long sweeps
-	$(BIN)/pytest -n 2 --dist worksteal $(PYTEST)
+test-full: lint types contracts  ## and the long sweeps, with the RTL's coverage
+	$(call STEP,pytest with all sweeps and coverage)
+	rm -rf build/coverage
+	RESIDUE_COVERAGE=$(CURDIR)/build/coverage $(BIN)/pytest -n 2 --dist worksteal $(PYTEST)
+	$(BIN)/python -m residue_sim.coverage build/coverage
+
+coverage: setup  ## line coverage and functional bins of the RTL by its benches
+	$(call STEP,benches with coverage)
+	rm -rf build/coverage
+	RESIDUE_COVERAGE=$(CURDIR)/build/coverage $(BIN)/pytest -n 2 --dist worksteal --deselect sim/tests/test_mutants.py sim/tests/arith sim/tests/engine sim/tests/card $(PYTEST)
+	$(BIN)/python -m residue_sim.coverage build/coverage
 
 bench: setup  ## measurements, peers in the same run
 	$(BIN)/pytest bench -p no:cacheprovider --benchmark-only

@@ -63,7 +63,7 @@ def result_of(job: Job, reports: dict[str, PartyReport], twin: Twin) -> dict[str
 
 
 def _utilisation(row: dict[str, Any]) -> float | None:
-    return row["busy_slots"] / row["device_cycles"] if row["device_cycles"] else None
+    return row["busy_slots"] / row["ring_slots"] if row["ring_slots"] else None
 
 
 def compare_gradients(

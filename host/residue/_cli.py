@@ -20,6 +20,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from residue import __version__
+from residue._cli_profile import PROFILE_HELP, profile
 from residue.errors import (
     BackendError,
     EncodingError,
@@ -31,7 +32,7 @@ from residue.errors import (
     ResidueError,
 )
 
-__all__ = ["EXIT_CODES", "app", "main"]
+__all__ = ["EXIT_CODES", "app", "command_names", "main"]
 
 EXIT_CODES: dict[type[ResidueError], int] = {
     BackendError: 3,
@@ -61,7 +62,10 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Device = Annotated[
-    str, typer.Option(help="cpu, card, card:ADDRESS or auto (a healthy card, else the CPU).")
+    str,
+    typer.Option(
+        help="cpu, card, card:ADDRESS, cards:ADDRESS or auto (a healthy card, else the CPU)."
+    ),
 ]
 PassphraseFile = Annotated[
     Path | None,
@@ -243,6 +247,22 @@ def bench(
             f"{row['key_bits']:>5}  {row['operation']:<9} {row['ops_per_second']:>12,.1f} "
             + (f"{peer:>12,.1f} {ratio:>7.2f}" if ratio is not None else f"{'-':>12} {'-':>7}")
         )
+
+
+app.command(
+    "profile",
+    help=PROFILE_HELP,
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
+)(profile)
+
+
+def command_names() -> set[str]:
+    """Names of all sub-commands."""
+    return {
+        command.name or command.callback.__name__
+        for command in app.registered_commands
+        if command.callback is not None
+    }
 
 
 # --- shared by the commands ---------------------------------------------------------------------

@@ -15,6 +15,7 @@
      |       +- DeviceTimeout   it stopped answering
      |       +- CommandFailed   it completed a command with an error status
      |       +- CorruptResult   a checked result was wrong
+     +- ProfileError            a profile cannot be taken or read
      +- FederatedError          everything residue_federated raises derives from this
 
 Warnings: `InsecureKeyWarning`, a key below 2048 bits was made.
@@ -36,6 +37,7 @@ __all__ = [
     "InvalidKey",
     "KeyFileError",
     "KeyMismatch",
+    "ProfileError",
     "ResidueError",
     "WrongPassphrase",
 ]
@@ -91,6 +93,10 @@ class CommandFailed(DeviceError):
 
 class CorruptResult(DeviceError):
     """A checked result of a device was wrong."""
+
+
+class ProfileError(ResidueError):
+    """A profile cannot be taken or read."""
 
 
 class FederatedError(ResidueError):

@@ -1,10 +1,13 @@
 // The Verilated residue_card, the memory of its board and its register port, as a C ABI.
 //
 // One clock is two evaluations: inputs change and settle with the clock low, handshakes are
-// sampled, then the rising edge. The memory is one region of lazily committed pages; it answers as
-// an AXI4 slave with a chosen latency and, in random mode, pauses on every channel. Reads and
-// writes are answered in order. What breaks AXI4's rules (or this model's: full-width INCR bursts)
-// stops the model with a message.
+// sampled, then the rising edge. The memory is one region of lazily committed pages; it answers
+// each of the card's masters as an AXI4 slave with a chosen latency and, in random mode, pauses on
+// every channel. Reads and writes of a master are answered in order. What breaks AXI4's rules (or
+// this model's: full-width INCR bursts) stops the model with a message.
+//
+// Built with RESIDUE_FAULTS, the content of the card's stores (the arrays mem_q of residue_ram) can be
+// read and struck.
 //
 // Not thread-safe, except card_stop.
 
@@ -16,12 +19,15 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "Vtop.h"
 #include "verilated.h"
+#include "verilated_sym_props.h"
+#include "verilated_syms.h"
 #if VM_TRACE_FST
 #include "verilated_fst_c.h"
 #endif
@@ -35,13 +41,52 @@ constexpr uint8_t kOkay = 0, kSlverr = 2, kDecerr = 3;
 
 enum Status : int { kBudgetSpent = 0, kReached = 1, kInterrupted = 2, kFailed = -1 };
 
-enum FaultKind : int { kReadError = 0, kWriteError = 1, kHang = 2, kFlip = 3 };
+enum FaultKind : int {
+  kReadError = 0,
+  kWriteError = 1,
+  kHang = 2,
+  kFlip = 3,
+  kReadDecodeError = 4,
+  kWriteDecodeError = 5,
+  kReadFlip = 6,
+};
 
 struct Fault {
   FaultKind kind;
   uint64_t low, high;  // [low, high)
-  unsigned bit;        // of the beat, for kFlip
+  unsigned bit;        // of the beat, for kFlip and kReadFlip
   int64_t count;       // beats it still hits; negative: for ever
+  uint64_t skip;       // beats that it lets pass first
+};
+
+// A store on the card: rows of bits, each in row_bytes bytes.
+struct Store {
+  std::string name;
+  uint8_t* data;
+  unsigned rows, row_bytes, bits;
+};
+
+constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max();
+
+// Scopes are listed in the context of the thread that makes or ends a model.
+class ThisContext {
+ public:
+  explicit ThisContext(VerilatedContext* context) : before_{Verilated::threadContextp()} {
+    Verilated::threadContextp(context);
+  }
+  ThisContext(const ThisContext&) = delete;
+  ThisContext& operator=(const ThisContext&) = delete;
+  ~ThisContext() { Verilated::threadContextp(before_); }
+
+ private:
+  VerilatedContext* const before_;
+};
+
+// What befalls the card once, while it is at work: a reset, or a flipped bit in a store.
+struct Strike {
+  uint64_t at = kNever;  // cycle
+  const Store* store = nullptr;  // null: a pulse on the reset input
+  unsigned row = 0, bit = 0;  // of the first row from `row` on that is not zero
 };
 
 // Bursts wait here in order of arrival.
@@ -74,6 +119,37 @@ struct Burst {
   uint32_t id;
 };
 
+// Element `index` of a packed array port of `Bits` bits an element: Verilator makes integers of up to
+// 64 bits of it, and above that arrays of 32-bit words, little-endian like this machine.
+template <unsigned Bits, typename Signal>
+uint64_t get(const Signal& signal, unsigned index) {
+  static_assert(Bits <= 64);
+  uint64_t value = 0;
+  if constexpr (Bits % 8 == 0) {
+    std::memcpy(&value, reinterpret_cast<const uint8_t*>(&signal) + index * (Bits / 8), Bits / 8);
+  } else {
+    static_assert(sizeof(Signal) <= 8);
+    value = uint64_t{signal} >> (index * Bits) & ((1u << Bits) - 1);
+  }
+  return value;
+}
+
+template <unsigned Bits, typename Signal>
+void put(Signal& signal, unsigned index, unsigned value) {
+  static_assert(sizeof(Signal) <= 8 && Bits <= 8);
+  const uint64_t mask = uint64_t{(1u << Bits) - 1} << (index * Bits);
+  signal = static_cast<Signal>((signal & ~mask) | (uint64_t{value} << (index * Bits) & mask));
+}
+
+constexpr unsigned kMasters = sizeof(Vtop::m_axi_araddr) / sizeof(uint64_t);
+constexpr unsigned kBeatBytes = sizeof(Vtop::m_axi_rdata) / kMasters;
+
+// What one master has under way.
+struct Port {
+  Fifo<Burst> reads, writes, responses;
+  bool read_valid = false, response_valid = false;
+};
+
 class Card {
  public:
   Card(uint64_t base, uint64_t size, unsigned latency, bool random, uint64_t seed,
@@ -87,7 +163,10 @@ class Card {
 #if VM_TRACE_FST
     if (trace) context_->traceEverOn(true);
 #endif
-    top_.reset(new Vtop{context_.get(), "card"});
+    {
+      const ThisContext scopes{context_.get()};
+      top_.reset(new Vtop{context_.get(), "card"});
+    }
 #if VM_TRACE_FST
     if (trace) {
       trace_.reset(new VerilatedFstC);
@@ -97,6 +176,7 @@ class Card {
 #endif
     (void)trace;
     reset();
+    find_stores();
   }
   Card(const Card&) = delete;
   Card& operator=(const Card&) = delete;
@@ -105,7 +185,11 @@ class Card {
 #if VM_TRACE_FST
     if (trace_) trace_->close();
 #endif
-    if (top_) top_->final();
+    if (top_) {
+      const ThisContext scopes{context_.get()};
+      top_->final();
+      top_.reset();
+    }
     if (memory_ != MAP_FAILED) munmap(memory_, size_);
   }
 
@@ -117,10 +201,7 @@ class Card {
   void stop() { stop_.store(true, std::memory_order_relaxed); }
 
   void reset() {
-    reads_.clear();
-    writes_.clear();
-    responses_.clear();
-    read_valid_ = write_response_valid_ = false;
+    ports_ = {};
     error_.clear();
     top_->s_axil_awvalid = top_->s_axil_wvalid = top_->s_axil_arvalid = 0;
     top_->s_axil_bready = top_->s_axil_rready = 0;
@@ -171,6 +252,7 @@ class Card {
           stop_.store(false, std::memory_order_relaxed);
           return kInterrupted;
         }
+        if (cycles_ >= strike_.at) strike();
       }
       if (failed()) return kFailed;
       if (cycles_ >= look_at) {
@@ -193,7 +275,11 @@ class Card {
   void clear_faults() {
     faults_.clear();
     hung_ = false;
+    strike_ = {};
   }
+  uint64_t struck() const { return struck_; }
+  const std::vector<Store>& stores() const { return stores_; }
+  void schedule(const Strike& strike) { strike_ = strike; }
 
  private:
   // The register port's outputs at the last rising edge.
@@ -244,12 +330,49 @@ class Card {
     return address >= base_ && address - base_ <= size_ - kBeatBytes;
   }
 
+  // The arrays mem_q that the model shows.
+  void find_stores() {
+    for (const auto& [_, scope] : *context_->scopeNameMap()) {
+      const VerilatedVar* const memory = scope->varFind("mem_q");
+      if (!memory) continue;
+      const unsigned row_bytes = memory->entSize();
+      stores_.push_back({scope->name(), static_cast<uint8_t*>(memory->datap()),
+                         static_cast<unsigned>(memory->totalSize() / row_bytes), row_bytes,
+                         memory->entBits()});
+    }
+  }
+
+  // A store that is empty is struck in the first cycle that it is not.
+  void strike() {
+    if (!strike_.store) {
+      reset();
+      ++struck_;
+      strike_ = {};
+      return;
+    }
+    const Store& store = *strike_.store;
+    for (unsigned i = 0; i < store.rows; ++i) {
+      uint8_t* const row = store.data + size_t{(strike_.row + i) % store.rows} * store.row_bytes;
+      if (std::any_of(row, row + store.row_bytes, [](uint8_t byte) { return byte != 0; })) {
+        row[strike_.bit / 8] ^= 1u << strike_.bit % 8;
+        ++struck_;
+        strike_ = {};
+        return;
+      }
+    }
+  }
+
   // The fault of this kind that hits the beat at `address`, if any; uses it up.
   const Fault* hit(FaultKind kind, uint64_t address) {
     for (Fault& fault : faults_) {
       if (fault.kind == kind && fault.count != 0 && address + kBeatBytes > fault.low &&
           address < fault.high) {
+        if (fault.skip > 0) {
+          --fault.skip;
+          continue;
+        }
         if (fault.count > 0) --fault.count;
+        ++struck_;
         return &fault;
       }
     }
@@ -264,48 +387,65 @@ class Card {
     if (!faults_.empty() && hit(kHang, address)) hung_ = true;
   }
 
-  // Sets the memory's outputs for the coming cycle.
-  void drive() {
+  // Sets the memory's outputs to master `index` for the coming cycle.
+  void drive(unsigned index) {
     Vtop& top = *top_;
+    Port& port = ports_[index];
     if (hung_) {
-      top.m_axi_arready = top.m_axi_awready = top.m_axi_wready = 0;
-      top.m_axi_rvalid = read_valid_;
-      top.m_axi_bvalid = write_response_valid_;
+      put<1>(top.m_axi_arready, index, 0);
+      put<1>(top.m_axi_awready, index, 0);
+      put<1>(top.m_axi_wready, index, 0);
+      put<1>(top.m_axi_rvalid, index, port.read_valid);
+      put<1>(top.m_axi_bvalid, index, port.response_valid);
       return;
     }
-    top.m_axi_arready = !reads_.full() && !pause();
-    top.m_axi_awready = !writes_.full() && !responses_.full() && !pause();
-    top.m_axi_wready = !writes_.empty() && !responses_.full() && !pause();
-    if (!read_valid_ && !reads_.empty() && reads_.front().ready_at <= cycles_ && !pause()) {
-      const Burst& burst = reads_.front();
+    put<1>(top.m_axi_arready, index, !port.reads.full() && !pause());
+    put<1>(top.m_axi_awready, index, !port.writes.full() && !port.responses.full() && !pause());
+    put<1>(top.m_axi_wready, index, !port.writes.empty() && !port.responses.full() && !pause());
+    if (!port.read_valid && !port.reads.empty() && port.reads.front().ready_at <= cycles_ &&
+        !pause()) {
+      const Burst& burst = port.reads.front();
       const bool inside = in_memory(burst.address);
-      top.m_axi_rresp = inside ? kOkay : kDecerr;
-      if (!faults_.empty() && hit(kReadError, burst.address)) top.m_axi_rresp = kSlverr;
-      if (inside) {
-        std::memcpy(&top.m_axi_rdata, memory_ + (burst.address - base_), kBeatBytes);
-      } else {
-        std::memset(&top.m_axi_rdata, 0, kBeatBytes);
+      uint8_t response = inside ? kOkay : kDecerr;
+      const Fault* flip = nullptr;
+      if (!faults_.empty()) {
+        if (hit(kReadError, burst.address)) response = kSlverr;
+        if (hit(kReadDecodeError, burst.address)) response = kDecerr;
+        flip = hit(kReadFlip, burst.address);
       }
-      top.m_axi_rid = burst.id;
-      top.m_axi_rlast = burst.beats == 1;
-      read_valid_ = true;
+      put<2>(top.m_axi_rresp, index, response);
+      uint8_t* const data = reinterpret_cast<uint8_t*>(&top.m_axi_rdata) + index * kBeatBytes;
+      if (inside) {
+        std::memcpy(data, memory_ + (burst.address - base_), kBeatBytes);
+      } else {
+        std::memset(data, 0, kBeatBytes);
+      }
+      if (flip) data[flip->bit / 8 % kBeatBytes] ^= 1u << flip->bit % 8;
+      put<1>(top.m_axi_rid, index, burst.id);
+      put<1>(top.m_axi_rlast, index, burst.beats == 1);
+      port.read_valid = true;
     }
-    top.m_axi_rvalid = read_valid_;
-    if (!write_response_valid_ && !responses_.empty() &&
-        responses_.front().ready_at <= cycles_ && !pause()) {
-      top.m_axi_bid = responses_.front().id;
-      top.m_axi_bresp = responses_.front().response;
-      write_response_valid_ = true;
+    put<1>(top.m_axi_rvalid, index, port.read_valid);
+    if (!port.response_valid && !port.responses.empty() &&
+        port.responses.front().ready_at <= cycles_ && !pause()) {
+      put<1>(top.m_axi_bid, index, port.responses.front().id);
+      put<2>(top.m_axi_bresp, index, port.responses.front().response);
+      port.response_valid = true;
     }
-    top.m_axi_bvalid = write_response_valid_;
+    put<1>(top.m_axi_bvalid, index, port.response_valid);
   }
 
-  void store(Burst& burst) {
+  void store(Burst& burst, unsigned index) {
     const Vtop& top = *top_;
     uint8_t beat[kBeatBytes];
-    std::memcpy(beat, &top.m_axi_wdata, kBeatBytes);
+    std::memcpy(beat, reinterpret_cast<const uint8_t*>(&top.m_axi_wdata) + index * kBeatBytes,
+                kBeatBytes);
     if (!faults_.empty()) {
       if (hit(kWriteError, burst.address)) burst.response = kSlverr;
+      if (hit(kWriteDecodeError, burst.address)) {
+        burst.response = kDecerr;
+        return;
+      }
       if (const Fault* fault = hit(kFlip, burst.address)) {
         beat[fault->bit / 8 % kBeatBytes] ^= 1u << fault->bit % 8;
       }
@@ -315,8 +455,9 @@ class Card {
       return;
     }
     uint8_t* target = memory_ + (burst.address - base_);
-    const uint64_t strobe = top.m_axi_wstrb, all = ~uint64_t{0} >> (64 - kBeatBytes);
-    if (strobe == all) {
+    const uint64_t strobe = get<kBeatBytes>(top.m_axi_wstrb, index);
+    constexpr uint64_t kAll = ~uint64_t{0} >> (64 - kBeatBytes);
+    if (strobe == kAll) {
       std::memcpy(target, beat, kBeatBytes);
     } else {
       for (unsigned i = 0; i < kBeatBytes; ++i) {
@@ -325,9 +466,9 @@ class Card {
     }
   }
 
-  // Takes the handshakes of the rising edge that follows.
-  void sample() {
-    Vtop& top = *top_;
+  // Takes the register port's handshakes of the rising edge that follows.
+  void sample_registers() {
+    const Vtop& top = *top_;
     sampled_ = {bool(top.s_axil_awready && top.s_axil_awvalid),
                 bool(top.s_axil_wready && top.s_axil_wvalid),
                 bool(top.s_axil_bvalid && top.s_axil_bready),
@@ -336,42 +477,60 @@ class Card {
                 top.s_axil_bresp,
                 top.s_axil_rresp,
                 top.s_axil_rdata};
-    if (top.m_axi_rvalid && top.m_axi_rready) {
-      read_valid_ = false;
-      Burst& burst = reads_.front();
+  }
+
+  // Takes the handshakes of master `index` of the rising edge that follows.
+  void sample(unsigned index) {
+    const Vtop& top = *top_;
+    Port& port = ports_[index];
+    if (get<1>(top.m_axi_rvalid & top.m_axi_rready, index)) {
+      port.read_valid = false;
+      Burst& burst = port.reads.front();
       burst.address += kBeatBytes;
-      if (--burst.beats == 0) reads_.pop();
+      if (--burst.beats == 0) port.reads.pop();
     }
-    if (top.m_axi_bvalid && top.m_axi_bready) {
-      write_response_valid_ = false;
-      responses_.pop();
+    if (get<1>(top.m_axi_bvalid & top.m_axi_bready, index)) {
+      port.response_valid = false;
+      port.responses.pop();
     }
-    if (top.m_axi_wvalid && top.m_axi_wready) {
-      Burst& burst = writes_.front();
-      store(burst);
+    if (get<1>(top.m_axi_wvalid & top.m_axi_wready, index)) {
+      Burst& burst = port.writes.front();
+      store(burst, index);
       burst.address += kBeatBytes;
-      if (bool(top.m_axi_wlast) != (burst.beats == 1)) fail("wlast is misplaced", burst.address);
+      if (get<1>(top.m_axi_wlast, index) != (burst.beats == 1))
+        fail("wlast is misplaced", burst.address);
       if (--burst.beats == 0) {
         burst.ready_at = ready_at();
-        responses_.push(burst);
-        writes_.pop();
+        port.responses.push(burst);
+        port.writes.pop();
       }
     }
-    if (top.m_axi_arvalid && top.m_axi_arready) {
-      check_burst(top.m_axi_araddr, top.m_axi_arlen, top.m_axi_arsize, top.m_axi_arburst);
-      reads_.push({top.m_axi_araddr, ready_at(), top.m_axi_arlen + 1u, kOkay, top.m_axi_arid});
+    if (get<1>(top.m_axi_arvalid & top.m_axi_arready, index)) {
+      const uint64_t address = get<64>(top.m_axi_araddr, index);
+      const unsigned length = get<8>(top.m_axi_arlen, index);
+      check_burst(address, length, get<3>(top.m_axi_arsize, index),
+                  get<2>(top.m_axi_arburst, index));
+      port.reads.push({address, ready_at(), length + 1u, kOkay,
+                       static_cast<uint32_t>(get<1>(top.m_axi_arid, index))});
     }
-    if (top.m_axi_awvalid && top.m_axi_awready) {
-      check_burst(top.m_axi_awaddr, top.m_axi_awlen, top.m_axi_awsize, top.m_axi_awburst);
-      writes_.push({top.m_axi_awaddr, 0, top.m_axi_awlen + 1u, kOkay, top.m_axi_awid});
+    if (get<1>(top.m_axi_awvalid & top.m_axi_awready, index)) {
+      const uint64_t address = get<64>(top.m_axi_awaddr, index);
+      const unsigned length = get<8>(top.m_axi_awlen, index);
+      check_burst(address, length, get<3>(top.m_axi_awsize, index),
+                  get<2>(top.m_axi_awburst, index));
+      port.writes.push({address, 0, length + 1u, kOkay,
+                        static_cast<uint32_t>(get<1>(top.m_axi_awid, index))});
     }
   }
 
   void tick() {
-    drive();
+    for (unsigned i = 0; i < kMasters; ++i) drive(i);
     top_->clk = 0;
     evaluate();
-    if (top_->rst_n) sample();
+    sample_registers();
+    if (top_->rst_n) {
+      for (unsigned i = 0; i < kMasters; ++i) sample(i);
+    }
     top_->clk = 1;
     evaluate();
     ++cycles_;
@@ -384,8 +543,6 @@ class Card {
 #endif
   }
 
-  static constexpr unsigned kBeatBytes = sizeof(Vtop::m_axi_rdata);
-
   const uint64_t base_, size_;
   const unsigned latency_;
   const bool random_;
@@ -395,9 +552,12 @@ class Card {
   std::atomic<bool> stop_{false};
   std::string error_;
   std::vector<Fault> faults_;
-  bool hung_ = false, read_valid_ = false, write_response_valid_ = false;
+  std::vector<Store> stores_;
+  Strike strike_;
+  uint64_t struck_ = 0;
+  bool hung_ = false;
   RegisterPort sampled_{};
-  Fifo<Burst> reads_, writes_, responses_;
+  std::array<Port, kMasters> ports_{};
   std::unique_ptr<VerilatedContext> context_;
   std::unique_ptr<Vtop> top_;
 #if VM_TRACE_FST
@@ -427,10 +587,25 @@ int card_run(Card* card, uint64_t max_cycles, uint32_t offset, uint32_t mask, ui
 }
 int card_step(Card* card, uint64_t cycles) { return card->step(cycles); }
 void card_stop(Card* card) { card->stop(); }
-void card_add_fault(Card* card, int kind, uint64_t low, uint64_t high, unsigned bit,
-                    int64_t count) {
-  card->add_fault({static_cast<FaultKind>(kind), low, high, bit, count});
+void card_add_fault(Card* card, int kind, uint64_t low, uint64_t high, unsigned bit, int64_t count,
+                    uint64_t skip) {
+  card->add_fault({static_cast<FaultKind>(kind), low, high, bit, count, skip});
 }
 void card_clear_faults(Card* card) { card->clear_faults(); }
+uint64_t card_struck(Card* card) { return card->struck(); }
+void card_strike_reset(Card* card, uint64_t cycle) { card->schedule({cycle}); }
+void card_strike_store(Card* card, uint64_t cycle, unsigned store, unsigned row, unsigned bit) {
+  card->schedule({cycle, &card->stores()[store], row, bit});
+}
+unsigned card_stores(Card* card) { return card->stores().size(); }
+const char* card_store_name(Card* card, unsigned store) {
+  return card->stores()[store].name.c_str();
+}
+uint8_t* card_store(Card* card, unsigned store, uint32_t* rows, uint32_t* row_bytes,
+                    uint32_t* bits) {
+  const Store& found = card->stores()[store];
+  *rows = found.rows, *row_bytes = found.row_bytes, *bits = found.bits;
+  return found.data;
+}
 
 }  // extern "C"

@@ -1,4 +1,4 @@
-"""`residue board`: virtual boards from the command line."""
+"""`residue board`: virtual boards, and the commands for all boards."""
 
 from __future__ import annotations
 
@@ -11,11 +11,25 @@ import typer
 
 from residue_sim.board import Board, Latency, board_files
 from residue_sim.board._launch import IN_USE, PORT, READY
+from residue_sim.boards import _cli
 from residue_sim.manifest import configurations
+from residue_sim.synth import _cli as _synth
 
 __all__ = ["board"]
 
-board = typer.Typer(help="Virtual boards: co-simulated cards that pynq talks to.")
+board = typer.Typer(
+    help="Boards: build for them, load and test them, what they would do; and virtual ones, "
+    "co-simulated cards that pynq talks to.",
+    pretty_exceptions_enable=False,
+)
+board.command("list")(_cli.list_boards)
+board.command("build")(_cli.build_for)
+board.command("load")(_cli.load_overlay)
+board.command("test")(_cli.run_test)
+board.command("table")(_cli.table)
+board.command("measure")(_cli.measure)
+board.command("resources")(_synth.resources)
+board.command("place")(_synth.place)
 
 _Config = Annotated[str, typer.Option(help="Named configuration of hw/configs.yaml.")]
 

@@ -2,9 +2,9 @@
 
 Cycles: `residue_ring` of the configuration, simulated in Verilator with more products than it
 holds; its results are compared with the golden model. DSPs, LUTs and flip-flops: the same ring
-through Yosys (`synth_xilinx -family xcup`) with the DSP48E2 primitives instantiated; the ring is
-flattened except that its equal elements are synthesised once and counted as often as they occur.
-A LUT that works as shift register or RAM counts as a LUT.
+through Yosys (`synth_xilinx`, family xcup with DSP48E2 instances, for 48-bit digits xc7 with
+DSP48E1 instances); the ring is flattened except that its equal elements are synthesised once and
+counted as often as they occur. A LUT that works as shift register or RAM counts as a LUT.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from residue_sim._verilator import build_model, cached_build, content_key
@@ -24,17 +24,23 @@ from residue_sim.manifest import Configuration, configurations, hw_root, sources
 from residue_sim.stimuli import odd_modulus
 
 __all__ = [
+    "CONFIGURATIONS",
     "MODULUS_BITS",
     "ReportError",
     "ReportRow",
     "RingResources",
+    "mark_best",
     "report",
     "ring_cycles",
     "ring_resources",
 ]
 
-MODULUS_BITS = (1024, 2048, 4096)
+CONFIGURATIONS = ("r21", "r22", "r42", "k11", "k12")
+"""What `report` measures if not told otherwise: the rings that are the best at some size, and the
+plain ones they are compared with."""
+MODULUS_BITS = (1024, 2048, 3072, 4096, 6144)
 _TAG_BITS = 8
+_LATENCY = {"schoolbook": 15, "karatsuba": 24}  # cycles, of one element
 # LUT sites of each cell that occupies some.
 _LUTS = {**{f"LUT{n}": 1 for n in range(1, 7)}, "SRL16E": 1, "SRLC32E": 1, "RAM32M": 4}
 _LUTS |= {"RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8, "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4}
@@ -61,12 +67,15 @@ class RingResources:
 class ReportRow:
     """One configuration at one modulus size.
 
-    `fraction_of_ideal` is ``2*ceil(b/17)*ceil(b/26) / (dsp_per_ring * cycles_per_product)``: 1
-    would be a schoolbook product and reduction with no multiplier ever waiting.
+    `fraction_of_ideal` is ``2*ceil(b/17)*ceil(b/26) / (dsp_per_ring * cycles_per_product)`` (24
+    instead of 26 on DSP48E1): 1 would be a schoolbook product and reduction with no multiplier ever
+    waiting. `words` counts ring words. `best`: no other row of the report has a higher fraction at
+    this size.
     """
 
     config: str
     modulus_bits: int
+    element: str
     elements: int
     words: int
     passes: int
@@ -78,6 +87,7 @@ class ReportRow:
     bram36_per_ring: float
     lut_per_dsp: float
     fraction_of_ideal: float
+    best: bool = False
 
     def as_dict(self) -> dict[str, str | int | float]:
         """The row as a JSON object."""
@@ -85,13 +95,13 @@ class ReportRow:
 
 
 def report(names: Iterable[str] | None = None) -> list[ReportRow]:
-    """Rows for the named configurations (all by default) at each size that fits them.
+    """Rows for the named configurations (`CONFIGURATIONS` by default) at each size that fits them.
 
     Raises:
         ReportError: an unknown configuration, or a measurement failed.
     """
     known = configurations()
-    chosen = list(known if names is None else names)
+    chosen = list(CONFIGURATIONS if names is None else names)
     if unknown := [name for name in chosen if name not in known]:
         raise ReportError(f"no configuration {', '.join(unknown)}; there are {', '.join(known)}")
     rows = []
@@ -101,18 +111,31 @@ def report(names: Iterable[str] | None = None) -> list[ReportRow]:
         for bits in MODULUS_BITS:
             if bits <= config.max_modulus_bits:
                 rows.append(_row(config, bits, resources))
-    return rows
+    return mark_best(rows)
+
+
+def mark_best(rows: Iterable[ReportRow]) -> list[ReportRow]:
+    """The rows, `best` set in the one of each modulus size with the highest fraction."""
+    rows = list(rows)
+    best: dict[int, ReportRow] = {}
+    for row in rows:
+        leader = best.setdefault(row.modulus_bits, row)
+        if row.fraction_of_ideal > leader.fraction_of_ideal:
+            best[row.modulus_bits] = row
+    return [replace(row, best=row is best[row.modulus_bits]) for row in rows]
 
 
 def _row(config: Configuration, bits: int, resources: RingResources) -> ReportRow:
     ctx = _context(config, bits)
     cycles = ring_cycles(config, bits)
-    ideal = 2 * -(-bits // 17) * -(-bits // 26)
+    multiplier_bits = 24 if _is_7_series(config) else 26
+    ideal = 2 * -(-bits // 17) * -(-bits // multiplier_bits)
     return ReportRow(
         config=config.name,
         modulus_bits=bits,
+        element=config.element,
         elements=config.elements,
-        words=ctx.k,
+        words=ctx.ring_words,
         passes=ctx.passes,
         cycles_per_product=cycles,
         dsp_per_ring=resources.dsp,
@@ -125,18 +148,26 @@ def _row(config: Configuration, bits: int, resources: RingResources) -> ReportRo
     )
 
 
+def _is_7_series(config: Configuration) -> bool:
+    """Digits of 48 bits are made for the 24-bit halves of DSP48E1."""
+    return config.word_bits == 48
+
+
 def _parameters(config: Configuration) -> dict[str, int]:
     return {
-        "DigitBits": config.digit_bits,
+        "WordBits": config.word_bits,
+        "Karatsuba": int(config.karatsuba),
         "Elements": config.elements,
-        "MaxWords": config.max_words,
+        "MaxWords": config.max_words // config.digits_per_word,
         "TagBits": _TAG_BITS,
     }
 
 
 def _context(config: Configuration, bits: int) -> Montgomery:
     modulus = odd_modulus(random.Random(bits), bits)  # noqa: S311
-    return Montgomery.of(modulus, config.word_bits, config.elements)
+    return Montgomery.of(
+        modulus, config.word_bits, config.elements, digits_per_word=config.digits_per_word
+    )
 
 
 def ring_cycles(config: Configuration, bits: int) -> float:
@@ -155,14 +186,14 @@ def ring_cycles(config: Configuration, bits: int) -> float:
     )
     ctx = _context(config, bits)
     rng = random.Random(bits)  # noqa: S311
-    in_flight = 15 * config.elements // ctx.slots + 2
+    in_flight = _LATENCY[config.element] * config.elements // ctx.slots + 2
     operands = [
         (rng.randrange(2 * ctx.n_tilde), rng.randrange(2 * ctx.n_tilde))
         for _ in range(4 * in_flight)
     ]
-    sizes = (ctx.k, ctx.slots, ctx.passes, config.elements, len(operands))
+    sizes = (ctx.ring_words, ctx.slots, ctx.passes, config.elements, len(operands))
     numbers = [ctx.m, *(value for pair in operands for value in pair)]
-    words = [word for number in numbers for word in to_words(number, ctx.word_bits, ctx.k)]
+    words = [word for number in numbers for word in to_words(number, ctx.ring_bits, ctx.ring_words)]
     done = subprocess.run(  # noqa: S603
         [str(model)],
         input=" ".join(f"{word:x}" for word in (*sizes, *words)),
@@ -171,7 +202,7 @@ def ring_cycles(config: Configuration, bits: int) -> float:
         check=False,
     )
     lines = [[int(word, 16) for word in line.split()] for line in done.stdout.splitlines()]
-    results = [from_words(line, ctx.word_bits) for line in lines[:-1]]
+    results = [from_words(line, ctx.ring_bits) for line in lines[:-1]]
     if done.returncode or results != [ctx.multiply(a, b) for a, b in operands]:
         raise ReportError(f"{config.name}, {bits} bits: the simulated ring computes wrong products")
     # While requests last the ring is full: the cycles from one slot group to the next.
@@ -187,13 +218,14 @@ def ring_resources(config: Configuration) -> RingResources:
     """
     sources = sources_for("residue_ring")
     parameters = " ".join(f"-chparam {name} {value}" for name, value in _parameters(config).items())
+    family, slice_ = ("xc7", "DSP48E1") if _is_7_series(config) else ("xcup", "DSP48E2")
     # The wheel's Yosys loses its standard output on the way, so everything goes to files.
     script = [
-        "read_verilog -sv -D SYNTHESIS -D RESIDUE_DSP48E2 "
+        f"read_verilog -defer -sv -D SYNTHESIS -D RESIDUE_{slice_} "
         + " ".join(source.name for source in sources),
         f"hierarchy -top residue_ring {parameters}",
         "setattr -mod -set keep_hierarchy 1 *residue_pe*",
-        "synth_xilinx -family xcup -flatten -noiopad -noclkbuf -run :check",
+        f"synth_xilinx -family {family} -flatten -noiopad -noclkbuf -run :check",
         "tee -o stat.json stat -json",
     ]
 
@@ -216,11 +248,11 @@ def ring_resources(config: Configuration) -> RingResources:
     folder = cached_build("synth-residue_ring", content_key(sources, script), synthesise)
     cells = _cells(json.loads((folder / "stat.json").read_text()))
     return RingResources(
-        dsp=cells["DSP48E2"],
+        dsp=cells[slice_],
         lut=sum(cells[name] * sites for name, sites in _LUTS.items()),
         shift_registers=sum(cells[name] for name in _SHIFT_REGISTERS),
         flip_flops=sum(cells[name] for name in _FLIP_FLOPS),
-        block_ram36=cells["RAMB36E2"] + cells["RAMB18E2"] / 2,
+        block_ram36=sum(cells[f"RAMB36E{n}"] + cells[f"RAMB18E{n}"] / 2 for n in (1, 2)),
     )
 
 

@@ -146,6 +146,8 @@ class CardModel:
             | abi.CAP1_MAX_EXPONENT_BITS.put(c.max_exponent_bits),
             Register.CAP2: abi.CAP2_CONTEXTS.put(c.contexts) | abi.CAP2_MAX_WORDS.put(c.max_words),
             Register.CAP3: abi.CAP3_TABLE_ENTRIES.put(c.table_entries),
+            Register.CAP4: abi.CAP4_DIGITS_PER_WORD.put(c.digits_per_word)
+            | abi.CAP4_MASTERS.put(c.masters),
         }
         self.counters: dict[str, int] = {}
         self._latched = 0
@@ -224,10 +226,13 @@ class CardModel:
             self.counters["ERRORS"] += 1
         self.counters["COMMANDS"] += 1
         busy = self.counters["BUSY"] - before["BUSY"]
-        self.counters["CYCLES"] += busy + COMMAND_CYCLES
-        products = self.counters["PRODUCTS"] - before["PRODUCTS"]
-        head = struct.pack("<IIQQQ", status, command.tag, busy + COMMAND_CYCLES, busy, products)
-        return head.ljust(64, b"\0")
+        cycles = -(-busy // self.configuration.rings) + COMMAND_CYCLES
+        self.counters["CYCLES"] += cycles
+        spent = {name: value - before[name] for name, value in self.counters.items()}
+        return struct.pack(
+            "<II7Q", status, command.tag, cycles, busy, spent["PRODUCTS"], before["CYCLES"],
+            spent["STALLS"], spent["READ_BYTES"], spent["WRITE_BYTES"],
+        )  # fmt: skip
 
     # ------------------------------------------------------------------------------- commands
 
@@ -246,6 +251,9 @@ class CardModel:
             command = replace(command, src_a=0)
         self._check_window(opcode, command)
         self._check_addresses(opcode, command)
+        if command.flags & CommandFlag.MODULUS_PER_ELEMENT and opcode is Opcode.POW:
+            self._power_per_modulus(command)
+            return
         domain, consistent = self._domain(command.modulus)
         if opcode is Opcode.SELFTEST and not consistent:
             raise _CommandError(Status.SELFTEST_FAILED)
@@ -256,7 +264,8 @@ class CardModel:
         self._check_strides(opcode, command, domain)
         self._check_exponents(opcode, command)
         if opcode is Opcode.SELFTEST:
-            self._count(self.configuration.contexts * (command.length + 1), domain)
+            contexts = self.configuration.rings * self.configuration.contexts
+            self._count(contexts * (command.length + 1), domain)
             return
         stride = command.stride_dst
         for i, result in enumerate(list(self._results(opcode, command, domain))):
@@ -264,6 +273,25 @@ class CardModel:
             if opcode is not Opcode.FROM_MONT:
                 value += domain.n_tilde * (i % 2)
             self._store(command.dst + i * stride, value, domain)
+
+    def _power_per_modulus(self, command: Command) -> None:
+        """POW, each element modulo the block of its own."""
+        first: Montgomery | None = None
+        for i in range(command.count):
+            address = command.modulus + i * command.stride_b
+            domain, consistent = self._domain(address, first.k if first is not None else None)
+            if not consistent:
+                raise ValueError("a modulus block does not belong to its modulus")
+            first = first or domain
+            self._check_strides(Opcode.POW, command, domain)
+            self._check_exponents(Opcode.POW, command)
+            element = replace(
+                command, count=1, src_a=command.src_a + i * command.stride_a,
+                exponents=command.exponents + i * command.stride_e,
+            )  # fmt: skip
+            (result,) = self._results(Opcode.POW, element, domain)
+            value = result % domain.n_tilde + domain.n_tilde * (i % 2)
+            self._store(command.dst + i * command.stride_dst, value, domain)
 
     def _results(self, opcode: Opcode, c: Command, domain: Montgomery) -> Iterator[int]:
         n_tilde = domain.n_tilde
@@ -371,11 +399,11 @@ class CardModel:
             if bits > self.configuration.max_exponent_bits or 0 < c.stride_e * 8 < bits:
                 raise _CommandError(Status.EXPONENT_TOO_LONG)
 
-    def _domain(self, address: int) -> tuple[Montgomery, bool]:
+    def _domain(self, address: int, expected_k: int | None = None) -> tuple[Montgomery, bool]:
         """The modulus block's modulus, and whether the rest of the block belongs to it."""
         word_bits, elements = self.configuration.word_bits, self.configuration.elements
         k = int.from_bytes(self._read(address, 8), "little")
-        if k % 2 or not 4 <= k <= self.configuration.max_words:
+        if k % 2 or not 4 <= k <= self.configuration.max_words or k != (expected_k or k):
             raise _CommandError(Status.BAD_MODULUS)
         nbytes = 8 * (abi.MODULUS_HEADER_WORDS + k * len(ModulusVector))
         words = struct.unpack(f"<{nbytes // 8}Q", self._read(address, nbytes))
@@ -383,7 +411,7 @@ class CardModel:
         modulus = from_words(words[start : start + k], word_bits)
         if modulus % 2 == 0:
             raise _CommandError(Status.EVEN_MODULUS)
-        domain = Montgomery.of(modulus, word_bits, elements, k)
+        domain = Montgomery.of(modulus, word_bits, elements, k, self.configuration.digits_per_word)
         return domain, list(words) == domain.block()
 
     # --------------------------------------------------------------------------------- memory

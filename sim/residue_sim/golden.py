@@ -1,9 +1,12 @@
 """Golden model of the card's arithmetic, in Python integers.
 
-Montgomery multiplication in radix ``2^W`` modulo ``N~ = N * (-N^-1 mod 2^W)``. As
-``N~ = -1 mod 2^W`` a quotient digit is the low word itself, and with ``M = (N~ + 1) / 2^W`` one
-digit step is ``u = t + a*b_i``, ``q = u mod 2^W``, ``t' = (u >> W) + q*M``. With ``a, b < 2*N~``
-and ``4*N~ < 2^(W*k)`` every ``t`` stays below ``3*N~`` and the result below ``2*N~``.
+Montgomery multiplication in radix ``2^V`` modulo ``N~ = N * (-N^-1 mod 2^V)``. As
+``N~ = -1 mod 2^V`` a quotient digit is the low word itself, and with ``M = (N~ + 1) / 2^V`` one
+step is ``u = t + a*b_i``, ``q = u mod 2^V``, ``t' = (u >> V) + q*M``. With ``a, b < 2*N~``
+and ``4*N~ < 2^(V*words)`` every ``t`` stays below ``3*N~`` and the result below ``2*N~``.
+
+Memory holds digits of W bits; a ring takes words of ``V = g*W`` bits, g digits each (g = 1 with
+schoolbook elements, 2 with Karatsuba elements).
 
 >>> ctx = Montgomery.of(modulus=(1 << 127) - 1, word_bits=51, elements=2)
 >>> (ctx.k, ctx.passes, ctx.steps)
@@ -21,9 +24,12 @@ from dataclasses import dataclass
 __all__ = ["Montgomery", "digit_count", "from_words", "to_words"]
 
 
-def digit_count(modulus_bits: int, word_bits: int) -> int:
-    """Words ``k`` of a residue: the least even number with ``W*k >= bits + W + 2``."""
-    k = -(-(modulus_bits + word_bits + 2) // word_bits)
+def digit_count(modulus_bits: int, word_bits: int, digits_per_word: int = 1) -> int:
+    """Digits ``k`` of a residue: the least even number of whole ring words of ``V`` bits with
+    ``W*k >= bits + V + 2``.
+    """
+    ring_bits = word_bits * digits_per_word
+    k = -(-(modulus_bits + ring_bits + 2) // ring_bits) * digits_per_word
     return k + k % 2
 
 
@@ -46,12 +52,13 @@ class Montgomery:
 
     Attributes:
         modulus: ``N``, odd, at least 3.
-        word_bits: ``W``.
+        word_bits: ``W``, bits of a digit in memory.
         elements: ``P``.
-        k: words of a residue, even.
-        n0inv: ``-N^-1 mod 2^W``.
+        k: digits of a residue, even.
+        n0inv: ``-N^-1 mod 2^V``.
         n_tilde: ``N~ = N * n0inv``.
-        m: ``M = (N~ + 1) / 2^W``.
+        m: ``M = (N~ + 1) / 2^V``.
+        digits_per_word: ``g``; ``V = g*W``.
     """
 
     modulus: int
@@ -61,10 +68,16 @@ class Montgomery:
     n0inv: int
     n_tilde: int
     m: int
+    digits_per_word: int = 1
 
     @classmethod
     def of(
-        cls, modulus: int, word_bits: int = 51, elements: int = 21, k: int | None = None
+        cls,
+        modulus: int,
+        word_bits: int = 51,
+        elements: int = 21,
+        k: int | None = None,
+        digits_per_word: int = 1,
     ) -> Montgomery:
         """Constants of an odd modulus; a larger (even) `k` than needed may be given.
 
@@ -73,37 +86,49 @@ class Montgomery:
         """
         if modulus < 3 or modulus % 2 == 0:
             raise ValueError("the modulus must be odd and at least 3")
-        least = digit_count(modulus.bit_length(), word_bits)
+        least = digit_count(modulus.bit_length(), word_bits, digits_per_word)
         k = least if k is None else k
         if k < least or k % 2:
             raise ValueError(f"k must be even and at least {least}, not {k}")
-        base = 1 << word_bits
+        ring_bits = word_bits * digits_per_word
+        base = 1 << ring_bits
         n0inv = -pow(modulus, -1, base) % base
         n_tilde = modulus * n0inv
-        return cls(modulus, word_bits, elements, k, n0inv, n_tilde, (n_tilde + 1) >> word_bits)
+        m = (n_tilde + 1) >> ring_bits
+        return cls(modulus, word_bits, elements, k, n0inv, n_tilde, m, digits_per_word)
+
+    @property
+    def ring_bits(self) -> int:
+        """``V = g*W``, bits of a ring word."""
+        return self.word_bits * self.digits_per_word
+
+    @property
+    def ring_words(self) -> int:
+        """Ring words of a residue: ``k / g``."""
+        return self.k // self.digits_per_word
 
     @property
     def passes(self) -> int:
-        """Passes of one product through the ring: ceil(k / P)."""
-        return -(-self.k // self.elements)
+        """Passes of one product through the ring: ceil(ring words / P)."""
+        return -(-self.ring_words // self.elements)
 
     @property
     def steps(self) -> int:
-        """Digit steps ``D = passes * P`` of one product; those past k use a zero digit."""
+        """Steps ``D = passes * P`` of one product; those past the words of b use a zero word."""
         return self.passes * self.elements
 
     @property
     def slots(self) -> int:
-        """Cycles ``S = max(k, P) + 1`` that one pass occupies the ring of the card.
+        """Cycles ``S = max(ring words, P) + 1`` that one pass occupies the ring of the card.
 
-        The ring itself needs ``max(k + 1, P)``; reading b takes one more where P > k.
+        The ring itself needs ``max(words + 1, P)``; reading b takes one more where P > words.
         """
-        return max(self.k, self.elements) + 1
+        return max(self.ring_words, self.elements) + 1
 
     @property
     def r(self) -> int:
-        """``R = 2^(W*D)``."""
-        return 1 << (self.word_bits * self.steps)
+        """``R = 2^(V*D)``."""
+        return 1 << (self.ring_bits * self.steps)
 
     @property
     def r_squared(self) -> int:
@@ -115,17 +140,17 @@ class Montgomery:
         """``R mod N~``, one in Montgomery form."""
         return self.r % self.n_tilde
 
-    def step(self, t: int, a: int, digit: int) -> int:
-        """One processing element: ``(t + a*digit + q*N~) / 2^W``."""
-        u = t + a * digit
-        q = u & ((1 << self.word_bits) - 1)
-        return (u >> self.word_bits) + q * self.m
+    def step(self, t: int, a: int, word: int) -> int:
+        """One processing element: ``(t + a*word + q*N~) / 2^V``."""
+        u = t + a * word
+        q = u & ((1 << self.ring_bits) - 1)
+        return (u >> self.ring_bits) + q * self.m
 
     def multiply(self, a: int, b: int) -> int:
         """``a*b/R mod N~`` as the ring computes it, below ``2*N~`` for ``a, b < 2*N~``."""
         t = 0
-        for digit in to_words(b, self.word_bits, self.steps):
-            t = self.step(t, a, digit)
+        for word in to_words(b, self.ring_bits, self.steps):
+            t = self.step(t, a, word)
         return t
 
     def enter(self, x: int) -> int:
@@ -133,17 +158,18 @@ class Montgomery:
         return self.multiply(x, self.r_squared)
 
     def canonical(self, v: int) -> int:
-        """The exit unit: ``v / 2^W mod N`` in ``[0, N)``, for ``0 <= v <= 2^W * N``."""
-        q = v * self.n0inv % (1 << self.word_bits)
-        y = (v + q * self.modulus) >> self.word_bits
+        """The exit unit: ``v / 2^V mod N`` in ``[0, N)``, for ``0 <= v <= 2^V * N``."""
+        q = v * self.n0inv % (1 << self.ring_bits)
+        y = (v + q * self.modulus) >> self.ring_bits
         return y - self.modulus if y >= self.modulus else y
 
     def leave(self, x: int) -> int:
-        """Canonical ``x/R mod N``: the product with the integer ``2^W``, then the exit unit."""
-        return self.canonical(self.multiply(x, 1 << self.word_bits))
+        """Canonical ``x/R mod N``: the product with the integer ``2^V``, then the exit unit."""
+        return self.canonical(self.multiply(x, 1 << self.ring_bits))
 
     def block(self) -> list[int]:
         """The modulus block of docs/card-abi.md: ``4 + 5*k`` 64-bit words."""
-        rows = (self.m, self.modulus, self.r_squared, self.one, 1 << self.word_bits)
+        rows = (self.m, self.modulus, self.r_squared, self.one, 1 << self.ring_bits)
         words = [word for row in rows for word in to_words(row, self.word_bits, self.k)]
-        return [self.k, self.n0inv, 0, 0, *words]
+        inverse = to_words(self.n0inv, self.word_bits, 2)
+        return [self.k, *inverse, 0, *words]

@@ -20,6 +20,7 @@ from residue_sim._verilator import (
     drop_objects,
     find_verilator,
 )
+from residue_sim.coverage import CoverageFolder
 from residue_sim.manifest import hw_root, sources_for
 
 __all__ = ["bench_parameter", "bench_seed", "run_bench"]
@@ -34,7 +35,7 @@ _MAKE_FLAGS = (
 )
 _HEADER_FLAGS = (
     *(_OPTIMISE, "-std=gnu++20", "-DVERILATOR=1"),
-    *(f"-DVM_{name}=0" for name in ("COVERAGE", "SC", "TIMING", "TRACE")),
+    *(f"-DVM_{name}=0" for name in ("SC", "TIMING", "TRACE")),
     *(f"-DVM_TRACE_{name}=0" for name in ("FST", "VCD", "SAIF")),
 )
 
@@ -79,10 +80,16 @@ def run_bench(
     parameters = dict(parameters or {})
     sources = [*_waivers(), *models, *sources_for(toplevel)]
     build_arguments = [*_BUILD_ARGUMENTS, *(f"-D{name}" for name in defines)]
+    coverage = CoverageFolder.from_environment()
+    if coverage:
+        sources += coverage.bins(sources)
+        build_arguments += coverage.BUILD_ARGUMENTS
     runner = get_runner("verilator")
 
     def build(folder: Path) -> None:
-        make_flags = _MAKE_FLAGS.format(optimise=_OPTIMISE, precompiled=_precompiled_header())
+        make_flags = _MAKE_FLAGS.format(
+            optimise=_OPTIMISE, precompiled=_precompiled_header(coverage is not None)
+        )
         with _environment({**find_verilator().environment, "MAKEFLAGS": make_flags}):
             runner.build(
                 sources=sources,
@@ -124,12 +131,21 @@ def run_bench(
             )
         except (RuntimeError, SystemExit) as error:  # RuntimeError: an RTL assertion stopped it
             raise AssertionError(f"{toplevel}: a bench failed, seed {seed}") from error
+        if coverage:
+            coverage.keep(Path(folder if waves else scratch), toplevel)
 
 
-def _precompiled_header() -> Path:
+def _precompiled_header(coverage: bool) -> Path:
     """A folder that stands in for verilated.h on the include path."""
     include = find_verilator().root / "include"
-    flags = [*_HEADER_FLAGS, f"-I{include}", f"-I{include / 'vltstd'}", "-x", "c++-header"]
+    flags = [
+        *_HEADER_FLAGS,
+        f"-DVM_COVERAGE={coverage:d}",
+        f"-I{include}",
+        f"-I{include / 'vltstd'}",
+        "-x",
+        "c++-header",
+    ]
 
     def build(folder: Path) -> None:
         header = folder / "verilated.h"

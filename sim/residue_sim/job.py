@@ -1,4 +1,7 @@
-"""The struct `job_t` of residue_engine_pkg, for benches: its fields are read from the package."""
+"""The structs `job_t` and `lane_job_t` of residue_engine_pkg, for benches.
+
+Their fields are read from the package.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,16 @@ import re
 from residue_sim.golden import Montgomery
 from residue_sim.manifest import hw_root
 
-__all__ = ["job_fields", "job_of", "pack_job", "unpack_job"]
+__all__ = ["job_fields", "job_of", "pack_job", "pack_share", "unpack_job", "unpack_share"]
 
 
 @functools.cache
-def job_fields() -> dict[str, int]:
-    """Widths of the fields of `job_t` in bits, the most significant field first."""
+def job_fields(struct: str = "job_t") -> dict[str, int]:
+    """Widths of the fields of a struct in bits, the most significant field first."""
     text = (hw_root() / "rtl" / "engine" / "residue_engine_pkg.sv").read_text()
-    found = re.search(r"typedef struct packed \{([^}]*)\} job_t;", text)
+    found = re.search(rf"typedef struct packed \{{([^}}]*)\}} {struct};", text)
     if not found:
-        raise ValueError("residue_engine_pkg.sv holds no packed struct job_t")
+        raise ValueError(f"residue_engine_pkg.sv holds no packed struct {struct}")
     fields = re.findall(r"^\s*logic\s+(?:\[(\d+):0\]\s*)?(\w+);", found[1], re.MULTILINE)
     return {name: int(msb or 0) + 1 for msb, name in fields}
 
@@ -28,22 +31,40 @@ def pack_job(**values: int) -> int:
     Raises:
         ValueError: no such field, or a value that does not fit its field.
     """
-    fields = job_fields()
-    if unknown := values.keys() - fields.keys():
-        raise ValueError(f"job_t has no field {sorted(unknown)}")
-    packed = 0
-    for name, width in fields.items():
-        value = values.get(name, 0)
-        if not 0 <= value < 1 << width:
-            raise ValueError(f"{value} does not fit job_t.{name} of {width} bits")
-        packed = packed << width | value
-    return packed
+    return _pack("job_t", values)
+
+
+def pack_share(**values: int) -> int:
+    """A `lane_job_t` as an integer; otherwise as `pack_job`."""
+    return _pack("lane_job_t", values)
 
 
 def unpack_job(packed: int) -> dict[str, int]:
     """The fields of a `job_t`."""
+    return _unpack("job_t", packed)
+
+
+def unpack_share(packed: int) -> dict[str, int]:
+    """The fields of a `lane_job_t`."""
+    return _unpack("lane_job_t", packed)
+
+
+def _pack(struct: str, values: dict[str, int]) -> int:
+    fields = job_fields(struct)
+    if unknown := values.keys() - fields.keys():
+        raise ValueError(f"{struct} has no field {sorted(unknown)}")
+    packed = 0
+    for name, width in fields.items():
+        value = values.get(name, 0)
+        if not 0 <= value < 1 << width:
+            raise ValueError(f"{value} does not fit {struct}.{name} of {width} bits")
+        packed = packed << width | value
+    return packed
+
+
+def _unpack(struct: str, packed: int) -> dict[str, int]:
     values = {}
-    for name, width in reversed(job_fields().items()):
+    for name, width in reversed(job_fields(struct).items()):
         values[name] = packed & ((1 << width) - 1)
         packed >>= width
     return values
@@ -54,7 +75,8 @@ def job_of(opcode: int, domain: Montgomery, **values: int) -> int:
     shape = {
         "k": domain.k,
         "rows": domain.k // 2,
-        "slots": max(domain.k, domain.elements) + 1,
+        "words": domain.ring_words,
+        "slots": domain.slots,
         "passes": domain.passes,
     }
     return pack_job(opcode=opcode, **(shape | values))

@@ -7,12 +7,16 @@ import os
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from residue_sim.golden import digit_count
 
-__all__ = ["Configuration", "configurations", "hw_root", "source_files", "sources_for"]
+__all__ = ["ELEMENTS", "Configuration", "configurations", "hw_root", "source_files", "sources_for"]
+
+ELEMENTS = {"schoolbook": 51, "karatsuba": 50}
+"""Kinds of processing element and the widest digits each can have, in bits."""
 
 
 def hw_root() -> Path:
@@ -69,10 +73,11 @@ class Configuration:
     """One named entry of `hw/configs.yaml`; the fields are explained there."""
 
     name: str
+    element: str
     word_bits: int
-    digit_bits: int
     elements: int
     rings: int
+    masters: int
     contexts: int
     max_modulus_bits: int
     max_exponent_bits: int
@@ -80,19 +85,39 @@ class Configuration:
     table_entries: int
 
     def __post_init__(self) -> None:
-        if self.word_bits != 3 * self.digit_bits:
-            raise ValueError(f"configuration {self.name}: word_bits must be 3 * digit_bits")
+        widest = ELEMENTS.get(self.element)
+        if widest is None:
+            raise ValueError(
+                f"configuration {self.name}: no element {self.element!r}, only {sorted(ELEMENTS)}"
+            )
+        if self.word_bits > widest:
+            raise ValueError(
+                f"configuration {self.name}: word_bits of a {self.element} element is at most "
+                f"{widest}, not {self.word_bits}"
+            )
+        if self.rings % self.masters:
+            raise ValueError(f"configuration {self.name}: rings must be a multiple of masters")
+
+    @property
+    def karatsuba(self) -> bool:
+        """Whether its elements take a Karatsuba step."""
+        return self.element == "karatsuba"
+
+    @property
+    def digits_per_word(self) -> int:
+        """Digits that a ring takes in a cycle, g."""
+        return 2 if self.karatsuba else 1
 
     @property
     def max_words(self) -> int:
-        """Words of a residue at the largest modulus."""
-        return digit_count(self.max_modulus_bits, self.word_bits)
+        """Digits of a residue at the largest modulus, k."""
+        return digit_count(self.max_modulus_bits, self.word_bits, self.digits_per_word)
 
 
 @functools.cache
 def configurations() -> dict[str, Configuration]:
     """The entries of `hw/configs.yaml` by name."""
-    entries: dict[str, dict[str, int]] = yaml.safe_load((hw_root() / "configs.yaml").read_text())
+    entries: dict[str, dict[str, Any]] = yaml.safe_load((hw_root() / "configs.yaml").read_text())
     wanted = {field.name for field in fields(Configuration)} - {"name"}
     for name, entry in entries.items():
         if entry.keys() != wanted:

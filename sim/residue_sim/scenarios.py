@@ -23,7 +23,8 @@ from residue_sim.manifest import Configuration
 
 __all__ = ["Program", "all_operations", "bad_commands", "odd_modulus"]
 
-_BEAT = 16
+_ROW = 16  # rows of memory, the unit of addresses and strides
+_WIDEST = 64  # bytes of the widest bus
 
 
 def odd_modulus(rng: random.Random, bits: int) -> int:
@@ -41,7 +42,7 @@ class _Expected:
     address: int = 0
     stride: int = 0
     values: Sequence[int] = ()
-    domain: Montgomery | None = None
+    domains: Sequence[Montgomery] = ()  # one for all values, or one each
     canonical: bool = False
 
 
@@ -63,32 +64,43 @@ class Program:
 
     def __post_init__(self) -> None:
         self.image = bytearray(self.queue_size * abi.DESCRIPTOR_BYTES)
+        self._end = len(self.image)
         self._domains: dict[int, tuple[Montgomery, int]] = {}
 
     @property
     def limit(self) -> int:
-        """First address after the image."""
+        """First address after the image, which ends on a whole beat of any bus."""
         return self.base + len(self.image)
 
     def place(self, data: bytes) -> int:
-        """Append `data`, beat-aligned; its address."""
-        self.image += bytes(-len(self.image) % _BEAT)
-        address = self.limit
-        self.image += data
-        return address
+        """Append `data` at the next row; its address."""
+        start = self._end
+        self._end = start + len(data) + -len(data) % _ROW
+        self.image[start:] = data
+        self.image += bytes(-len(self.image) % _WIDEST)
+        return self.base + start
 
     def domain(self, modulus: int) -> tuple[Montgomery, int]:
         """Constants of a modulus and the address of its block."""
         if modulus not in self._domains:
-            c = self.configuration
-            domain = Montgomery.of(modulus, c.word_bits, c.elements)
-            block = domain.block()
-            self._domains[modulus] = (domain, self.place(struct.pack(f"<{len(block)}Q", *block)))
+            (domain,), address, _ = self.blocks([modulus])
+            self._domains[modulus] = (domain, address)
         return self._domains[modulus]
 
+    def blocks(self, moduli: Sequence[int], gap: int = 0) -> tuple[list[Montgomery], int, int]:
+        """Place modulus blocks of one size; their constants, address and stride in bytes."""
+        c = self.configuration
+        domains = [
+            Montgomery.of(m, c.word_bits, c.elements, digits_per_word=c.digits_per_word)
+            for m in moduli
+        ]
+        blocks = [struct.pack(f"<{len(d.block())}Q", *d.block()) for d in domains]
+        stride = len(blocks[0]) + _ROW * gap
+        return domains, self.place(b"".join(block.ljust(stride) for block in blocks)), stride
+
     def residues(self, values: Iterable[int], domain: Montgomery, gap: int = 0) -> tuple[int, int]:
-        """Place residues `gap` beats apart; address and stride in bytes."""
-        stride = 8 * domain.k + _BEAT * gap
+        """Place residues `gap` rows apart; address and stride in bytes."""
+        stride = 8 * domain.k + _ROW * gap
         packed = (
             struct.pack(f"<{domain.k}Q", *to_words(v, domain.word_bits, domain.k)).ljust(stride)
             for v in values
@@ -97,7 +109,7 @@ class Program:
 
     def strings(self, exponents: Iterable[int], bits: int) -> tuple[int, int]:
         """Place exponent strings; address and stride in bytes."""
-        stride = -(-bits // 128) * _BEAT
+        stride = -(-bits // 128) * _ROW
         return self.place(b"".join(e.to_bytes(stride, "little") for e in exponents)), stride
 
     def add(
@@ -108,26 +120,31 @@ class Program:
         expect: Sequence[int] = (),
         status: Status = Status.OK,
         gap: int = 0,
+        domains: Sequence[Montgomery] = (),
         **fields: int,
     ) -> None:
         """Append a command; strides in bytes; `dst` is laid out here unless it is given.
 
-        `block` overrides the address of the modulus block.
+        `block` overrides the address of the modulus block; `domains` are those of the results where
+        each has a modulus of its own.
         """
         index = len(self.expected)
         if index >= self.queue_size:
             raise ValueError("the queue is full")
-        domain, block = self.domain(modulus) if modulus is not None else (None, 0)
+        block = 0
+        if modulus is not None:
+            domain, block = self.domain(modulus)
+            domains = [domain]
         stride = 0
-        if domain is not None and expect:
-            stride = 8 * domain.k + _BEAT * gap
+        if domains and expect:
+            stride = 8 * domains[0].k + _ROW * gap
             fields.setdefault("dst", self.place(bytes([0xA5]) * (stride * len(expect))))
             fields.setdefault("stride_dst", stride)
         tag = 0xC0DE0000 + index
         values = {"opcode": opcode, "modulus": fields.pop("block", block), "tag": tag, **fields}
         record = np.zeros(1, abi.COMMAND_DTYPE)
         for name, value in values.items():
-            record[name] = value // _BEAT if name.startswith("stride") else value
+            record[name] = value // _ROW if name.startswith("stride") else value
         start = index * abi.DESCRIPTOR_BYTES + abi.COMMAND_OFFSET
         self.image[start : start + record.nbytes] = record.tobytes()
         self.expected.append(
@@ -138,7 +155,7 @@ class Program:
                 address=fields.get("dst", 0),
                 stride=stride,
                 values=expect,
-                domain=domain,
+                domains=domains,
                 canonical=opcode == Opcode.FROM_MONT,
             )
         )
@@ -154,10 +171,10 @@ class Program:
             status, tag = struct.unpack("<II", read(entry, 8))
             assert status == expected.status, f"{expected.name}: status {status}"
             assert tag == expected.tag, f"{expected.name}: tag {tag:#x}"
-            domain = expected.domain
-            if domain is None or expected.status != Status.OK:
+            if not expected.domains or expected.status != Status.OK:
                 continue
             for i, value in enumerate(expected.values):
+                domain = expected.domains[i % len(expected.domains)]
                 words = read(expected.address + i * expected.stride, 8 * domain.k)
                 got = from_words(struct.unpack(f"<{domain.k}Q", words), domain.word_bits)
                 where = f"{expected.name}, result {i}"
@@ -231,6 +248,29 @@ def all_operations(
         exponents=strings + (count - 1) * stride_e,
         stride_e=0,
         **a,
+    )
+
+    moduli = [odd_modulus(rng, modulus.bit_length()) for _ in range(count)]
+    domains, blocks, stride_b = program.blocks(moduli, gap=1)
+    each = [rng.randrange(2 * own.n_tilde) for own in domains]
+    src_each, stride_each = program.residues(each, d)
+    program.add(
+        Opcode.POW,
+        expect=[
+            pow(v * pow(own.r, -1, own.n_tilde), e, own.n_tilde) * own.one
+            for v, e, own in zip(each, exponents, domains, strict=True)
+        ],
+        domains=domains,
+        flags=CommandFlag.MODULUS_PER_ELEMENT,
+        block=blocks,
+        stride_b=stride_b,
+        window=4,
+        length=exponent_bits,
+        exponents=strings,
+        stride_e=stride_e,
+        src_a=src_each,
+        stride_a=stride_each,
+        count=count,
     )
 
     for opcode, window, rows, flags in (

@@ -21,7 +21,17 @@ def test_module_is_clean(top: str, waivers: list[str]) -> None:
     lint(top, sources_for(top), arguments=waivers)
 
 
-@pytest.mark.parametrize("configuration", configurations().values(), ids=lambda c: c.name)
+# The rest are the same modules in other numbers.
+QUICK = {"r22", "k11", "small", "small4", "small_k", "pynq-z2", "kv260", "u250"}
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        pytest.param(c, id=name, marks=() if name in QUICK else pytest.mark.full)
+        for name, c in configurations().items()
+    ],
+)
 def test_card_is_clean(configuration: Configuration, waivers: list[str]) -> None:
     parameters = card_parameters(configuration)
     lint("residue_card", sources_for("residue_card"), parameters=parameters, arguments=waivers)

@@ -3,7 +3,7 @@
 A file lists mutants of one RTL file: `file` (relative to hw/), `bench` (relative to this folder),
 the pytest function to `run` with its `arguments`, and for each mutant its `name`, the exact `line`
 (without indentation, occurring once) and what it `becomes`. `make test` runs the first of each
-file, `make test-full` all of them.
+file but the largest ones, `make test-full` all of them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from _pytest.mark import ParameterSet
 from residue_sim.manifest import hw_root
 
 HERE = Path(__file__).parent
+# Whole engines and cards: most of a minute a mutant.
+SLOW = ("residue_card.sv", "residue_engine.sv")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def _mutants() -> list[ParameterSet]:
         entries = listed.pop("mutants")
         for i, entry in enumerate(entries):
             mutant = Mutant(**listed, **entry)
-            marks = [pytest.mark.full] if i else []
+            slow = i > 0 or listed["file"].endswith(SLOW)
+            marks = [pytest.mark.full] if slow else []
             mutants.append(pytest.param(mutant, id=str(mutant), marks=marks))
     return mutants
 

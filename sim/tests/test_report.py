@@ -8,40 +8,73 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from residue_sim._report import ReportError, ReportRow, report
+from residue_sim import _report_cli
+from residue_sim._report import (
+    MODULUS_BITS,
+    ReportError,
+    ReportRow,
+    mark_best,
+    report,
+    ring_resources,
+)
+from residue_sim.manifest import configurations
+
+# Modulus bits: the least fraction of the schoolbook ideal that the best ring must reach.
+FLOORS = {1024: 0.75, 2048: 1.00, 3072: 1.00, 4096: 1.08, 6144: 1.10}
+CYCLES = {
+    "r22": {1024: 23, 2048: 86, 3072: 189, 4096: 332, 6144: 738},
+    "k11": {1024: 26, 2048: 46, 3072: 99, 4096: 172, 6144: 384},
+}
 
 
 @pytest.fixture(scope="module")
-def rows() -> dict[int, ReportRow]:
-    return {row.modulus_bits: row for row in report(["r21"])}
+def rows() -> list[ReportRow]:
+    return report(["r22", "k11"])
 
 
-@pytest.mark.parametrize(("bits", "cycles"), [(1024, 46), (2048, 86), (4096, 332)])
-def test_full_rate(rows: dict[int, ReportRow], bits: int, cycles: int) -> None:
-    assert rows[bits].cycles_per_product == cycles
+@pytest.mark.parametrize("config", CYCLES)
+def test_full_rate(rows: list[ReportRow], config: str) -> None:
+    measured = {row.modulus_bits: row.cycles_per_product for row in rows if row.config == config}
+    assert measured == CYCLES[config]
 
 
-@pytest.mark.parametrize("bits", [2048, 4096])
-def test_multipliers_are_busy(rows: dict[int, ReportRow], bits: int) -> None:
-    assert rows[bits].fraction_of_ideal >= 0.85
+@pytest.mark.parametrize("bits", MODULUS_BITS)
+def test_best_ring_passes_the_floor(rows: list[ReportRow], bits: int) -> None:
+    (best,) = (row for row in rows if row.modulus_bits == bits and row.best)
+    assert best.fraction_of_ideal >= FLOORS[bits]
+    assert best.lut_per_dsp <= 80
 
 
-def test_cells_stay_in_budget(rows: dict[int, ReportRow]) -> None:
-    row = rows[2048]
-    assert row.dsp_per_ring == 12 * 21
-    assert row.lut_per_dsp <= 40
-    assert row.ff_per_ring <= 66 * row.dsp_per_ring
-    assert row.bram36_per_ring <= 1
+@pytest.mark.parametrize(
+    ("config", "dsp", "lut_per_dsp", "ff_per_dsp"),
+    [("r22", 12 * 22, 32, 80), ("k11", 36 * 11, 45, 122)],
+)
+def test_cells_stay_in_budget(
+    rows: list[ReportRow], config: str, dsp: int, lut_per_dsp: int, ff_per_dsp: int
+) -> None:
+    row = next(row for row in rows if row.config == config)
+    assert row.dsp_per_ring == dsp
+    assert row.lut_per_dsp <= lut_per_dsp
+    assert row.ff_per_ring <= ff_per_dsp * dsp
+    assert row.bram36_per_ring <= 2
 
 
-def test_command_prints_json(rows: dict[int, ReportRow]) -> None:
-    from residue_sim._report_cli import rtl_report
+def test_ring_of_48_bit_digits_fits_dsp48e1() -> None:
+    config = configurations()["pynq-z2"]
+    resources = ring_resources(config)
+    assert resources.dsp == 12 * config.elements
+    assert resources.lut <= 34 * resources.dsp
 
+
+def test_command_prints_json(rows: list[ReportRow], monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = [row for row in rows if row.config == "k11"]
+    monkeypatch.setattr(_report_cli, "report", lambda names: measured)
     app = Typer()
-    app.command()(rtl_report)
-    result = CliRunner().invoke(app, ["--config", "r21", "--json"])
+    app.command()(_report_cli.rtl_report)
+    result = CliRunner().invoke(app, ["--config", "k11", "--json"])
     assert result.exit_code == 0
-    assert json.loads(result.stdout) == [row.as_dict() for row in rows.values()]
+    assert json.loads(result.stdout) == [row.as_dict() for row in mark_best(measured)]
+    assert "2048" in CliRunner().invoke(app, ["--config", "k11"]).stdout
     assert CliRunner().invoke(app, ["--config", "nope"]).exit_code == 2
 
 

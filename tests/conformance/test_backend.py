@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import random
@@ -17,8 +18,13 @@ from residue._limbs import from_limbs, to_limbs
 from residue.backends import Backend, Modulus, ResidueArray
 from residue.backends._auto import AutoBackend
 from residue.backends._card import CardBackend
+from residue.backends._cards import CardsBackend
 from residue.backends._cpu import CpuBackend
-from residue.backends._protocol import SupportsPowVar
+from residue.backends._protocol import (
+    SupportsMultiPowVar,
+    SupportsPowModuli,
+    SupportsPowVar,
+)
 from residue.errors import BackendError
 from residue_sim.board import Board, InProcess
 from residue_sim.card_model import ModelBoard
@@ -33,13 +39,21 @@ def _card(configuration: str = "r21", **options: Any) -> CardBackend:
 
 MAKERS: dict[str, Callable[[], Backend]] = {
     "cpu": lambda: CpuBackend(workers=1),
-    # A remote board, with all results checked, and a small queue that wraps around.
-    "card": lambda: _card(check_rate=1.0, queue_size=4, staging_bytes=1 << 16),
-    # A local board of another shape.
-    "card-local": lambda: _card("r42", partial_writes=True, check_rate=0.0),
-    # 64 KiB of memory for arrays: most operations are computed in parts.
+    # A remote board of four rings, with all results checked, and a small queue that wraps around.
+    "card": lambda: _card("kv260", check_rate=1.0, queue_size=4, staging_bytes=1 << 16),
+    # A local board of Karatsuba elements: digits of 50 bits, two a word.
+    "card-local": lambda: _card("k11", partial_writes=True, check_rate=0.0),
+    # Digits of 48 bits; 64 KiB of memory for arrays: most operations are computed in parts.
     "card-full": lambda: _card(
-        check_rate=0.0, staging_bytes=1 << 13, arena_bytes=1 << 15, memory_limit=1 << 16
+        "pynq-z2",
+        check_rate=0.0,
+        staging_bytes=1 << 13,
+        arena_bytes=1 << 15,
+        memory_limit=1 << 16,
+    ),
+    # Three cards of two kinds; even small batches are spread.
+    "cards": lambda: CardsBackend(
+        [_card(name, check_rate=0.0) for name in ("r21", "k11", "r21")], least=2
     ),
     # The card itself, co-simulated.
     "board": lambda: CardBackend(InProcess(Board("small")), check_rate=0.0),
@@ -50,6 +64,8 @@ MAKERS: dict[str, Callable[[], Backend]] = {
 
 
 SIZES = [512, 1024, 2048, 4096]
+# Also the largest modulus of any card, where it has that many bits.
+LARGEST = {"card": 6144, "card-local": 6144}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -57,6 +73,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pairs = [
             (name, bits) for name in MAKERS for bits in SIZES if name != "board" or bits < 2048
         ]
+        pairs += LARGEST.items()
         metafunc.parametrize(("backend", "modulus"), pairs, indirect=True, scope="module")
     elif "backend" in metafunc.fixturenames:
         metafunc.parametrize("backend", MAKERS, indirect=True, scope="module")
@@ -69,6 +86,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     made.close()
 
 
+@functools.cache
 def _factors(bits: int) -> tuple[int, int]:
     """Two primes whose product has exactly `bits` bits."""
     rng = random.Random(bits)
@@ -156,7 +174,7 @@ def test_pow(backend: Backend, modulus: Modulus, bits: int) -> None:
 def test_pow_var(backend: Backend, small: Modulus) -> None:
     """Where a backend offers it, it gives what `pow` gives."""
     if not isinstance(backend, SupportsPowVar):
-        assert backend.name == "card"
+        assert backend.name in ("card", "cards")
         return
     xs, es = _values(small, 5), [0, 1, 2, 255, 77]
     result = backend.pow_var(_up(backend, small, xs), _limbs(es, 1), 8)
@@ -207,7 +225,18 @@ def test_prod(backend: Backend, modulus: Modulus) -> None:
     assert _down(backend, backend.prod(_up(backend, modulus, xs), index, offsets)) == expected
 
 
-@pytest.mark.parametrize("lengths", [[1] * 9, [500], [200, 0, 3], [0, 0], [2, 2, 2, 97]])
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [1] * 9,
+        [500],
+        [200, 0, 3],
+        [0, 0],
+        [2, 2, 2, 97],
+        [9, 1, 4] * 60 + [150, 0, 99],
+    ],
+    ids=lambda lengths: f"{len(lengths)}-of-{max(lengths)}",
+)
 def test_prod_segments(backend: Backend, small: Modulus, lengths: list[int]) -> None:
     rng = np.random.default_rng(sum(lengths))
     xs = _values(small, 30)[2:]
@@ -254,6 +283,68 @@ def test_multi_pow_of_many_bases(backend: Backend, small: Modulus) -> None:
         for column in exponents.T
     ]
     assert _down(backend, backend.multi_pow(_up(backend, small, xs), exponents, 3)) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "bits"), [(1, 1, 1), (7, 2, 62), (90, 1, 12), (40, 3, 1)]
+)
+def test_multi_pow_var(
+    backend: Backend, small: Modulus, rows: int, columns: int, bits: int
+) -> None:
+    assert isinstance(backend, SupportsMultiPowVar)
+    rng = np.random.default_rng(rows)
+    limit = (1 << bits) - 1
+    exponents = rng.integers(-limit, limit, (rows, columns), endpoint=True, dtype=np.int64)
+    xs = _units(small, rows)
+    expected = [
+        math.prod(pow(x, int(e), small.value) for x, e in zip(xs, column, strict=True))
+        % small.value
+        for column in exponents.T
+    ]
+    result = backend.multi_pow_var(_up(backend, small, xs), exponents, bits)
+    assert _down(backend, result) == expected
+    none = backend.multi_pow_var(_up(backend, small, []), np.zeros((0, 2), np.int64), bits)
+    assert _down(backend, none) == [1, 1]
+
+
+@pytest.mark.parametrize("bits", [1, 200, pytest.param(4500, marks=pytest.mark.full)])
+def test_pow_moduli(backend: Backend, small: Modulus, bits: int) -> None:
+    """Moduli of two sizes, one of them twice; in no order."""
+    assert isinstance(backend, SupportsPowModuli)
+    rng = random.Random(bits)
+    larger = math.prod(_factors(700))
+    moduli = [Modulus(v) for v in (small.value, larger, small.value - 2, small.value, larger - 2)]
+    limbs = moduli[1].limbs
+    for _ in range(2 if bits < 4500 else 1):  # each on its own, then many
+        bases = [rng.choice([0, 1, m.value - 1, rng.randrange(m.value)]) for m in moduli]
+        es = [rng.getrandbits(bits) for _ in moduli]
+        powers = backend.pow_moduli(moduli, _limbs(bases, limbs), _limbs(es, -(-bits // 64)), bits)
+        assert [int(v) for v in from_limbs(powers)] == [
+            pow(b, e, m.value) for b, e, m in zip(bases, es, moduli, strict=True)
+        ]
+        moduli = moduli * 9
+    shared = _limbs([es[0]], -(-bits // 64))
+    powers = backend.pow_moduli([small, small], _limbs([3, 5], small.limbs), shared, bits)
+    assert [int(v) for v in from_limbs(powers)] == [pow(x, es[0], small.value) for x in (3, 5)]
+    empty = np.zeros((0, 3), np.uint64)
+    assert backend.pow_moduli([], empty, np.zeros((0, 1), np.uint64), bits).shape == (0, 3)
+
+
+def test_bad_pow_moduli(backend: Backend, small: Modulus) -> None:
+    assert isinstance(backend, SupportsPowModuli)
+    good, one = _limbs([3], small.limbs), np.ones((1, 1), np.uint64)
+    bad: list[tuple[list[Modulus], Any, Any, int]] = [
+        ([small, small], good, one, 1),
+        ([small], good[:, :-1], one, 1),
+        ([small], _limbs([small.value], small.limbs), one, 1),
+        ([small], _limbs([1 << 600], 10), one, 1),
+        ([small], good, one * np.uint64(2), 1),
+        ([Modulus(small.value + 1)], good, one, 1),
+        ([Modulus(15)], good, one, 1),
+    ]
+    for moduli, bases, exponents, bits in bad:
+        with pytest.raises(BackendError):
+            backend.pow_moduli(moduli, bases, exponents, bits)
 
 
 def test_multi_pow_of_a_base_without_inverse(backend: Backend, small: Modulus) -> None:
@@ -464,7 +555,7 @@ def test_foreign_arrays(backend: Backend, small: Modulus) -> None:
 
 def test_protocol(backend: Backend) -> None:
     assert isinstance(backend, Backend)
-    assert backend.name in ("cpu", "card", "auto")
+    assert backend.name in ("cpu", "card", "cards", "auto")
     facts = backend.describe()
     assert facts["name"] == backend.name
     assert facts["healthy"] is True

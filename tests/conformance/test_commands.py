@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from residue.backends._protocol import OperationStats
 from residue.card._abi import CommandFlag, Opcode, Status
 from residue.card._device import Card, CardModulus
+from residue.card._digits import Layout
 from residue.card._port import Buffer, Port
 from residue.card._queue import Task
 from residue.errors import CommandFailed
@@ -202,6 +203,63 @@ def test_init_from_a(bench: Bench) -> None:
     assert bench.results(1) == [27]
     unaligned = fields | {"src_a": bench.base + 8}
     assert bench.run(Opcode.MULTI_POW, unaligned | flag) is Status.UNALIGNED
+
+
+def test_a_modulus_per_element(bench: Bench) -> None:
+    """Each element modulo the block of its own, all of one k."""
+    moduli, es, xs = (N, N - 2, N - 4), (13, 0, 5), (3, 5, 7)
+    domains = [Montgomery.of(m, 51, 6) for m in moduli]
+    assert {d.k for d in domains} == {DOMAIN.k}
+    block_bytes = 8 * len(DOMAIN.block())
+    image = np.zeros(0x4000, np.uint8)
+    image[: 2 * SIZE] = bench.page.read(0, 2 * SIZE)
+    for i, (domain, e, x) in enumerate(zip(domains, es, xs, strict=True)):
+        for at, words in (
+            (0x400 + i * SIZE, to_words(domain.enter(x), 51, DOMAIN.k)),
+            (0x800 + 16 * i, [e]),
+            (0x2000 + i * block_bytes, domain.block()),
+        ):
+            image[at : at + 8 * len(words)] = np.array(words, "<u8").view(np.uint8)
+    bench.page.write(0, image)
+    fields = bench.good() | {
+        "flags": int(CommandFlag.MODULUS_PER_ELEMENT), "count": 3, "length": 4,
+        "src_a": bench.base + 0x400, "stride_b": block_bytes, "stride_e": 16,
+        "exponents": bench.base + 0x800,
+    }  # fmt: skip
+
+    def run(**others: int) -> Status:
+        blocks = _Blocks(bench.base + 0x2000)
+        return bench.run(Opcode.POW, fields | others, cast(CardModulus, blocks))
+
+    assert run() is Status.OK
+    raw = bench.page.read(0, bench.page.nbytes)[0x1000:][: 3 * SIZE].view("<u8")
+    got = [
+        domain.leave(from_words(row.tolist(), 51))
+        for domain, row in zip(domains, raw.reshape(3, DOMAIN.k), strict=True)
+    ]
+    assert got == [pow(x, e, m) for x, e, m in zip(xs, es, moduli, strict=True)]
+    # A block of another k, and one of an even modulus, among the later ones.
+    for word, value, status in (
+        (0, DOMAIN.k + 2, Status.BAD_MODULUS),
+        (4 + DOMAIN.k, 2, Status.EVEN_MODULUS),
+    ):
+        at = 0x2000 + 2 * block_bytes + 8 * word
+        broken = image.copy()
+        broken[at : at + 8] = np.array([value], "<u8").view(np.uint8)
+        bench.page.write(0, broken)
+        assert run() is status
+    bench.page.write(0, image)
+    assert run() is Status.OK
+    _still_works(bench)
+
+
+class _Blocks:
+    """Modulus blocks side by side, as far as `Card.issue` is concerned."""
+
+    layout = Layout(N, 51, 6)
+
+    def __init__(self, address: int) -> None:
+        self.address = address
 
 
 def _still_works(bench: Bench) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import random
 import threading
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
 import gmpy2
@@ -31,6 +31,7 @@ from residue.backends._card import CardArray, CardBackend
 from residue.backends._cpu import CpuBackend
 from residue.card import _abi as abi
 from residue.card._abi import Opcode, Register, Status
+from residue.card._device import Capabilities
 from residue.card._digits import (
     Layout,
     digits_from_limbs,
@@ -38,7 +39,7 @@ from residue.card._digits import (
     limbs_from_digits,
     pack_digits,
 )
-from residue.card._memory import DeviceMemory, DeviceMemoryError, Extents
+from residue.card._memory import Block, DeviceMemory, DeviceMemoryError, Extents
 from residue.card._plan import Machine
 from residue.card._queue import Command as DriverCommand
 from residue.errors import (
@@ -48,55 +49,14 @@ from residue.errors import (
     DeviceError,
     DeviceTimeout,
 )
-from residue_sim.card_model import CardModel, Command, ModelBoard
+from residue_sim.card_model import Command, ModelBoard
+from residue_sim.faulty_card import FaultyCard
 from residue_sim.golden import Montgomery, from_words, to_words
 from residue_sim.manifest import configurations
 
 SMALL = configurations()["small"]
 P, Q = (int(gmpy2.next_prime(1 << 255)), int(gmpy2.next_prime(3 << 254)))
 N = P * Q
-
-
-class _StallError(Exception):
-    """The card stops in the middle of a command."""
-
-
-class FaultyCard(CardModel):
-    """A card whose commands can stall, fail or compute nonsense.
-
-    Attributes:
-        stalls: number of an executed command -> how often it stalls before it works.
-        refuse: opcode -> status that the next such command completes with.
-        flip: opcodes whose first result gets a wrong bit.
-    """
-
-    def __init__(self, *args: Any) -> None:
-        self.stalls: dict[int, int] = {}
-        self.refuse: dict[Opcode, Status] = {}
-        self.flip: set[Opcode] = set()
-        self.executed: list[Opcode] = []
-        super().__init__(*args)
-
-    def run(self) -> None:
-        with contextlib.suppress(_StallError):
-            super().run()
-
-    def complete(self, command: Command) -> bytes:
-        number = len(self.executed)
-        if self.stalls.get(number):
-            self.stalls[number] -= 1
-            raise _StallError
-        opcode = Opcode(command.opcode)
-        self.executed.append(opcode)
-        if opcode in self.refuse:
-            record = np.zeros(1, abi.COMPLETION_DTYPE)
-            record["status"], record["tag"] = self.refuse.pop(opcode), command.tag
-            return record.tobytes()
-        record_bytes = super().complete(command)
-        if opcode in self.flip:
-            word = self.memory.read(command.dst, 8)
-            self.memory.write(command.dst, bytes([word[0] ^ 1]) + word[1:])
-        return record_bytes
 
 
 class Rig:
@@ -129,7 +89,7 @@ def values_of(backend: Any, array: ResidueArray) -> list[int]:
 
 @given(
     st.lists(st.integers(0, (1 << 640) - 1), min_size=1, max_size=4),
-    st.sampled_from([48, 51, 63, 17]),
+    st.sampled_from([48, 50, 51, 63, 17]),
 )
 def test_digits_are_those_of_the_golden_model(values: list[int], word_bits: int) -> None:
     k = -(-640 // word_bits)
@@ -139,18 +99,37 @@ def test_digits_are_those_of_the_golden_model(values: list[int], word_bits: int)
     assert np.array_equal(limbs_from_digits(digits, 10, word_bits), rows)
 
 
-@pytest.mark.parametrize("bits", [65, 512, 1000, 2048, 4096])
-@pytest.mark.parametrize(("word_bits", "elements"), [(51, 21), (51, 6), (48, 14)])
-def test_modulus_block_is_that_of_the_golden_model(
-    bits: int, word_bits: int, elements: int
-) -> None:
+@pytest.mark.parametrize("bits", [65, 512, 1000, 2048, 4096, 6144])
+@pytest.mark.parametrize("shape", [(51, 21, 1), (51, 22, 1), (48, 14, 1), (50, 11, 2), (50, 3, 2)])
+def test_modulus_block_is_that_of_the_golden_model(bits: int, shape: tuple[int, int, int]) -> None:
     value = random.Random(bits).getrandbits(bits) | 1 | 1 << (bits - 1)
-    layout = Layout(value, word_bits, elements)
-    golden = Montgomery.of(value, word_bits, elements)
-    assert layout.block().view("<u8").tolist() == golden.block()
+    word_bits, elements, digits_per_word = shape
+    layout = Layout(value, *shape)
+    golden = Montgomery.of(value, word_bits, elements, digits_per_word=digits_per_word)
+    block = layout.block()
+    assert block.view("<u8").tolist() == golden.block()
+    assert len(block) == layout.block_bytes
     assert (layout.digits, layout.passes, layout.slots) == (golden.k, golden.passes, golden.slots)
-    one = layout.block()[layout.one_offset :][: layout.residue_bytes].view("<u8")
+    one = block[layout.one_offset :][: layout.residue_bytes].view("<u8")
     assert from_words(one.tolist(), word_bits) == golden.one
+
+
+@pytest.mark.parametrize("name", sorted(configurations()))
+def test_capabilities_are_those_of_the_configuration(name: str) -> None:
+    c = configurations()[name]
+    found = Capabilities.read(ModelBoard(c, memory_bytes=1 << 12))
+    assert asdict(found) == {
+        "word_bits": c.word_bits, "digits_per_word": c.digits_per_word, "elements": c.elements,
+        "rings": c.rings, "masters": c.masters, "axi_bytes": c.axi_data_bits // 8,
+        "max_modulus_bits": c.max_modulus_bits, "max_exponent_bits": c.max_exponent_bits,
+        "contexts": c.contexts, "max_words": c.max_words, "table_entries": c.table_entries,
+    }  # fmt: skip
+    largest, half = (
+        found.machine(found.layout((1 << bits) - 1))
+        for bits in (c.max_modulus_bits, c.max_modulus_bits // 3)
+    )
+    assert (largest.contexts, half.contexts) == (c.contexts // 2, c.contexts)
+    assert half.table_entries > largest.table_entries == c.table_entries
 
 
 @given(st.data(), st.sampled_from([1, 2, 4, 8]))
@@ -196,9 +175,70 @@ def test_extents_never_overlap_and_merge_again(actions: list[tuple[bool, int]]) 
     assert list(extents) == [(64, 1000)]
 
 
+class Standing:
+    """Progress of commands, by hand."""
+
+    submitted = 0
+    done = 0
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["take", "drop", "submit", "complete"]),
+                       st.integers(1, 5000)), max_size=80),
+)  # fmt: skip
+def test_device_memory_never_gives_away_what_is_in_use(actions: list[tuple[str, int]]) -> None:
+    """Mixed sizes: blocks never overlap, totals are right, all of it comes back in one piece."""
+    board = ModelBoard(SMALL, memory_bytes=1 << 15)
+    progress = Standing()
+    memory = DeviceMemory(board.allocate, 1 << 14, None, progress)
+    held: list[Block] = []
+    leaving: list[tuple[int, int, int]] = []
+    for action, amount in actions:
+        if action == "take":
+            largest = memory.largest_free
+            if (block := memory.take(amount)) is None:
+                assert largest < amount
+                if memory.reserved < 1 << 15:
+                    block = memory.allocate(amount)
+            if block is not None:
+                held.append(block)
+            del block
+        elif action == "drop" and held:
+            block = held.pop(amount % len(held))
+            leaving.append((block.address, block.nbytes, progress.submitted))
+            del block
+        elif action == "submit":
+            progress.submitted += 1
+        elif action == "complete":
+            progress.done = min(progress.submitted, progress.done + amount)
+        leaving = [entry for entry in leaving if entry[2] > progress.done]
+        used = sorted([(b.address, b.nbytes) for b in held] + [e[:2] for e in leaving])
+        assert all(a + size <= b for (a, size), (b, _) in itertools.pairwise(used))
+        assert all(size % 64 == 0 == a % 64 for a, size in used)
+        assert memory.free == memory.reserved - sum(size for _, size in used)
+        assert memory.pending == sum(size for _, size, _ in leaving)
+        assert memory.largest_free <= memory.free
+    held.clear()
+    progress.done = progress.submitted
+    assert memory.free == memory.reserved
+    assert memory.largest_free == min(memory.reserved, 1 << 14)
+
+
+def test_a_dropped_block_waits_for_the_commands_that_may_read_it() -> None:
+    progress = Standing()
+    memory = DeviceMemory(ModelBoard(SMALL).allocate, 4096, 4096, progress)
+    block = memory.allocate(4096)
+    progress.submitted = 3
+    del block
+    for progress.done in range(3):
+        assert memory.take(64) is None
+    progress.done = 3
+    assert memory.take(4096) is not None
+
+
 def test_device_memory_frees_dropped_blocks_and_says_what_is_left() -> None:
     board = ModelBoard(SMALL, memory_bytes=1 << 16)
-    memory = DeviceMemory(board.allocate, arena_bytes=1 << 14, limit=None)
+    memory = DeviceMemory(board.allocate, 1 << 14, None, Standing())
     blocks = [memory.allocate(1 << 13) for _ in range(8)]
     assert memory.reserved == 1 << 16
     assert memory.free == 0
@@ -213,13 +253,13 @@ def test_device_memory_frees_dropped_blocks_and_says_what_is_left() -> None:
 
 def test_device_memory_takes_what_a_short_board_has() -> None:
     board = ModelBoard(SMALL, memory_bytes=10_000)
-    memory = DeviceMemory(board.allocate, arena_bytes=1 << 20, limit=None)
+    memory = DeviceMemory(board.allocate, 1 << 20, None, Standing())
     memory.allocate(6000)
     assert 6000 <= memory.reserved <= 10_000
 
 
 def test_memory_limit_is_kept() -> None:
-    memory = DeviceMemory(ModelBoard(SMALL).allocate, arena_bytes=1 << 20, limit=4096)
+    memory = DeviceMemory(ModelBoard(SMALL).allocate, 1 << 20, 4096, Standing())
     kept = memory.allocate(4096)
     assert kept.nbytes == memory.reserved == 4096
     with pytest.raises(DeviceMemoryError):
@@ -272,9 +312,10 @@ def test_an_array_on_the_host_outlives_a_failed_operation() -> None:
     a = rig.up([3] * 20)
     rig.up([11] * 30).wait()
     assert a.storage is None
-    rig.card.refuse = {Opcode.TO_MONT: Status.READ_ERROR}
+    rig.card.broken = {Opcode.TO_MONT: Status.READ_ERROR}
     with pytest.raises(CommandFailed):
         rig.backend.mul(a, a).wait()
+    rig.card.broken = {}
     assert values_of(rig.backend, rig.backend.mul(a, a)) == [9] * 20
 
 
@@ -286,9 +327,9 @@ def test_a_board_without_memory_for_buffers_is_refused() -> None:
 # --- plans --------------------------------------------------------------------------------------
 
 
-def _machine(bits: int = 2048, table_entries: int = 520) -> Machine:
+def _machine(bits: int = 2048, table_entries: int = 520, rings: int = 1) -> Machine:
     layout = Layout((1 << bits) - 1, 51, 21)
-    return Machine(layout, 1, contexts=64, axi_bytes=16, table_entries=table_entries)
+    return Machine(layout, rings, contexts=64, axi_bytes=16, masters=1, table_entries=table_entries)
 
 
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=20), st.integers(2, 64))
@@ -300,13 +341,47 @@ def test_chunks_reduce_every_segment_to_one(lengths: list[int], longest: int) ->
     assert set(left.tolist()) == {1}
 
 
+@given(
+    st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 400)), min_size=1, max_size=12),
+    st.sampled_from([1, 4]),
+)
+def test_products_of_many_sizes_share_commands(shape: list[tuple[int, int]], rings: int) -> None:
+    """Each size fits the command's first, and little is wasted where the rings can be full."""
+    machine = _machine(rings=rings)
+    sizes = np.sort(np.repeat(*np.array(shape).T))[::-1]
+    cuts = machine.batches(sizes)
+    assert cuts[0] == 0
+    assert cuts[-1] == len(sizes)
+    assert all(lo < hi for lo, hi in itertools.pairwise(cuts))
+    full = machine.fill * rings
+    slots = sum(int(sizes[lo]) * max(hi - lo, full) for lo, hi in itertools.pairwise(cuts))
+    apart = sum(size * max(int(count), full) for size, count in zip(
+        *map(np.ndarray.tolist, np.unique(sizes, return_counts=True)), strict=True))  # fmt: skip
+    assert slots <= 1.25 * min(apart, int(sizes[0]) * max(len(sizes), full))
+
+
 def test_windows_grow_with_use_and_fit_the_table_store() -> None:
     machine = _machine()
     widths = [machine.comb_window(512, results, None) for results in (1, 100, 10_000)]
     assert widths == sorted(widths)
     assert widths[0] < widths[-1] == 8
     assert _machine(table_entries=72).comb_window(512, 10**6, None) == 4
-    assert machine.multi_pow_window(1000, 2, 20) <= machine.multi_pow_window(1000, 200, 20)
+    few, many = (machine.multi_pow_plan(1000, m, 20, buckets=False) for m in (2, 200))
+    assert few[1] <= many[1]
+    assert not few[0]
+    # Many bases and few outputs: tables of the bases would cost more than buckets.
+    assert machine.multi_pow_plan(1000, 2, 20, buckets=True)[0]
+    assert not machine.multi_pow_plan(4, 200, 20, buckets=True)[0]
+
+
+def test_plans_divide_work_among_rings() -> None:
+    """Many results: four rings on four times the memory take what one takes for a quarter."""
+    one, four = _machine(), replace(_machine(rings=4), masters=4)
+    for results in (4000, 40_000):
+        widths = [m.comb_window(512, n, None) for m, n in ((one, results // 4), (four, results))]
+        assert widths[0] == widths[1]
+    lengths = np.full(4000, 100)
+    assert four.chunks(lengths, 64) == one.chunks(lengths[:1000], 64)
 
 
 # --- queue --------------------------------------------------------------------------------------
@@ -486,7 +561,7 @@ def test_an_error_status_reaches_what_depends_on_it_alone(status: Status) -> Non
     rig = Rig()
     a = rig.up([3])
     good = rig.backend.mul(a, a)
-    rig.card.refuse = {Opcode.POW: status}
+    rig.card.broken = {Opcode.POW: status}
     bad = rig.backend.pow(a, np.array([[5]], np.uint64), 3)
     worse = rig.backend.mul(bad, a)
     message = f"POW of operation pow .* {status.name} "
@@ -510,9 +585,10 @@ def test_a_failed_table_is_built_again() -> None:
     rig = Rig()
     base = rig.up([3])
     exponents = np.array([[5]], np.uint64)
-    rig.card.refuse = {Opcode.TABLE: Status.READ_ERROR}
+    rig.card.broken = {Opcode.TABLE: Status.READ_ERROR}
     with pytest.raises(CommandFailed):
         rig.backend.pow_fixed(base, exponents, 3).wait()
+    rig.card.broken = {}
     assert values_of(rig.backend, rig.backend.pow_fixed(base, exponents, 3)) == [243]
 
 
@@ -534,7 +610,7 @@ def test_more_completions_than_commands_are_not_believed() -> None:
     rig.board.read32 = (  # type: ignore[method-assign]
         lambda offset: read32(offset) + 5 * (offset == Register.HEAD)
     )
-    with pytest.raises(DeviceError, match="reports 6 completed commands of 1 given"):
+    with pytest.raises(DeviceError, match="reports 5 completed commands of 0 given"):
         a.wait()
 
 
@@ -568,7 +644,7 @@ def test_a_transfer_that_fails_gives_the_card_up() -> None:
 
 @pytest.mark.parametrize(
     ("register", "value", "message"),
-    [(Register.ID, 0, "no residue card"), (Register.VERSION, 2 << 16, "ABI version 2")],
+    [(Register.ID, 0, "no residue card"), (Register.VERSION, 1 << 16, "ABI version 1")],
 )
 def test_another_block_is_not_taken_for_a_card(
     register: Register, value: int, message: str
@@ -612,11 +688,17 @@ def test_a_wrong_result_is_found_and_retires_the_card(
 def test_results_are_checked_at_the_chosen_rate() -> None:
     rig = Rig(check_rate=0.25)
     a = rig.up([3] * 400)
+    rig.backend.synchronize()
+    rig.backend.reset_stats()
     rig.backend.mul(a, a)
     (check,) = rig.backend._checks
-    assert 50 < len(check.picked) < 150
+    assert 50 < len(check.proofs[0].rows) < 150
     rig.backend.synchronize()
     assert rig.backend._checks == []
+    cost = rig.backend.stats()["check"]
+    assert (cost.calls, cost.elements) == (1, len(check.proofs[0].rows))
+    assert cost.host_products == 4 * cost.elements  # a product, and three residues to fetch
+    assert cost.host_seconds > 0
 
 
 def test_a_residue_that_is_not_canonical_is_found_without_checks() -> None:
@@ -746,7 +828,7 @@ def test_auto_continues_on_the_cpu_with_nothing_lost(when: int, how: str) -> Non
             case "stall":
                 rig.card.stalls = dict.fromkeys(range(len(rig.card.executed), 1000), 99)
             case "refuse":
-                rig.card.refuse = dict.fromkeys(Opcode, Status.READ_ERROR)
+                rig.card.broken = dict.fromkeys(Opcode, Status.READ_ERROR)
             case "corrupt":
                 rig.card.flip = {*Opcode} - {Opcode.SELFTEST, Opcode.CLEAR}
             case "gone":

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from residue.errors import EncodingError, EncodingOverflow
@@ -47,6 +47,8 @@ def test_default_exponent_rounds_small_numbers_to_2_to_minus_52(x: float) -> Non
 
 
 @given(st.lists(st.integers(-(2**200), 2**200), min_size=1, max_size=4))
+@example([0, 2**63])
+@example([-1, 2**64 - 1])
 def test_integers_of_any_size_are_exact(values: list[int]) -> None:
     encoded = encode(values)
     assert encoded.exponent == 0

@@ -1,6 +1,6 @@
 """Machines that multiply residues, behind one protocol.
 
-`get_backend` opens one by name: ``cpu``, ``card``, ``card:ADDRESS`` or ``auto``.
+`get_backend` opens one by name: ``cpu``, ``card``, ``card:ADDRESS``, ``cards:ADDRESS`` or ``auto``.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from residue.backends._auto import DeviceFallbackWarning
 from residue.backends._protocol import Backend, Modulus, OperationStats, ResidueArray
 from residue.backends._registry import available_backends, get_backend
+from residue.backends._secrets import clearing_secrets
 
 __all__ = [
     "Backend",
@@ -16,5 +17,6 @@ __all__ = [
     "OperationStats",
     "ResidueArray",
     "available_backends",
+    "clearing_secrets",
     "get_backend",
 ]

@@ -1,14 +1,15 @@
-"""The backend `auto`: a healthy card while there is one, the CPU from then on."""
+"""The backend `auto`: a healthy card while there is one, else the CPU."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import threading
+import time
 import warnings
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +20,19 @@ from residue.backends._protocol import (
     Modulus,
     OperationStats,
     ResidueArray,
+    SupportsMultiPowVar,
+    SupportsPowModuli,
     SupportsPowVar,
 )
 from residue.card._memory import DeviceMemoryError
-from residue.errors import BackendError, DeviceError
+from residue.errors import BackendError, CorruptResult, DeviceError
 
 __all__ = ["AutoArray", "AutoBackend", "DeviceFallbackWarning"]
 
 _log = logging.getLogger(__name__)
 
 _DEEPEST = 64
+_LONGEST_REST = 3600.0
 
 Compute = Callable[..., ResidueArray]
 
@@ -99,13 +103,26 @@ class AutoBackend:
     again on the CPU and work goes on there: nothing is lost, and a `DeviceFallbackWarning` says so.
     What an array remembers may hold secret exponents; it goes once the array has been downloaded.
 
+    After a rest the card is opened again, at the next operation. It has to pass its self-test, and
+    the rest doubles each time, up to an hour. A card that gave a wrong result is not used again.
+
     Args:
         cpu: the backend to fall back on.
-        open_card: opens the card; None: there is none.
+        open_card: opens a card and has it test itself; None: there is none.
+        rest: seconds after which a card that failed is tried again; None: never.
     """
 
-    def __init__(self, cpu: Backend, open_card: Callable[[], Backend] | None) -> None:
+    def __init__(
+        self,
+        cpu: Backend,
+        open_card: Callable[[], Backend] | None,
+        *,
+        rest: float | None = 60.0,
+    ) -> None:
         self._cpu = cpu
+        self._open_card = open_card
+        self._rest = rest
+        self._retry_at: float | None = None
         self._card: Backend | None = None
         self._known: set[Modulus] = set()
         self._on_card: set[Modulus] = set()
@@ -117,6 +134,7 @@ class AutoBackend:
             try:
                 self._card = open_card()
             except BackendError as error:
+                self._rest_from(error)
                 _warn(f"no card can be used, the CPU computes instead: {error}")
 
     @property
@@ -138,13 +156,8 @@ class AutoBackend:
         with self._lock:
             known = self._cpu.register(modulus)
             self._known.add(known)
-            if self._card is not None:
-                try:
-                    self._on_card.add(self._card.register(modulus))
-                except DeviceError as error:
-                    self._fall_back(error)
-                except BackendError as error:
-                    _log.info("left to the CPU: %s", error)
+            self._try_again()
+            self._register_on_card(known)
             return known
 
     def upload(self, modulus: Modulus, values: Limbs) -> AutoArray:
@@ -152,6 +165,7 @@ class AutoBackend:
         with self._lock:
             if modulus not in self._known:
                 self.register(modulus.value)
+            self._try_again()
             machine = self._machine(modulus)
             if machine is self._cpu:
                 return self._wrap(machine, machine.upload(modulus, values), None)
@@ -223,6 +237,34 @@ class AutoBackend:
         exponents = exponents.copy()
         return self._run([a], lambda machine, x: machine.multi_pow(x, exponents, bits))
 
+    def multi_pow_var(self, a: ResidueArray, exponents: NDArray[np.int64], bits: int) -> AutoArray:
+        """As `multi_pow`, but its time and addresses may depend on the exponents."""
+        exponents = exponents.copy()
+
+        def compute(machine: Backend, x: ResidueArray) -> ResidueArray:
+            if isinstance(machine, SupportsMultiPowVar):
+                return machine.multi_pow_var(x, exponents, bits)
+            return machine.multi_pow(x, exponents, bits)
+
+        return self._run([a], compute)
+
+    def pow_moduli(
+        self, moduli: Sequence[Modulus], bases: Limbs, exponents: Limbs, bits: int
+    ) -> Limbs:
+        """Powers that have a modulus each, constant time in the exponent."""
+        with self._lock:
+            self._try_again()
+            if isinstance(self._card, SupportsPowModuli):
+                try:
+                    return self._card.pow_moduli(moduli, bases, exponents, bits)
+                except DeviceError as error:
+                    self._fall_back(error)
+                except BackendError as error:
+                    _log.info("left to the CPU: %s", error)
+            if not isinstance(self._cpu, SupportsPowModuli):
+                raise BackendError(f"{self._cpu.name} has no powers with a modulus each")
+            return self._cpu.pow_moduli(moduli, bases, exponents, bits)
+
     def inverse(self, a: ResidueArray) -> AutoArray:
         """Element-wise inverses."""
         return self._run([a], lambda machine, x: machine.inverse(x))
@@ -275,6 +317,7 @@ class AutoBackend:
         """Release all machines. Arrays become unusable."""
         with self._lock:
             self._closed = True
+            self._retry_at = None
             if self._card is not None:
                 self._card.close()
             self._cpu.close()
@@ -297,9 +340,12 @@ class AutoBackend:
     def _run(self, operands: list[ResidueArray], compute: Compute) -> AutoArray:
         own = [self._own(a) for a in operands]
         with self._lock:
+            self._try_again()
             machine = self._machine(own[0].modulus)
-            if machine is not self._cpu and all(x.origin is not None for x in own):
+            if machine is not self._cpu:
                 try:
+                    for x in own:
+                        self._lift(machine, x)
                     return self._run_on_card(machine, own, compute)
                 except DeviceMemoryError as error:
                     _log.info("left to the CPU: %s", error)
@@ -320,6 +366,13 @@ class AutoBackend:
             self._settle(array)
         return array
 
+    def _lift(self, machine: Backend, x: AutoArray) -> None:
+        """Bring an array that the CPU has to the card."""
+        if x.machine is self._cpu:
+            values = self._cpu.download(x.inner)
+            x.inner = machine.upload(x.modulus, values)
+            x.machine, x.origin = machine, _Origin(x.modulus, values)
+
     def _settle(self, x: AutoArray) -> Limbs:
         """Residues of an array on the card, which from now on need not be computed again."""
         assert x.origin is not None
@@ -330,6 +383,38 @@ class AutoBackend:
 
     def _on_cpu(self, x: AutoArray) -> ResidueArray:
         return x.inner if x.machine is self._cpu else self._cpu.upload(x.modulus, self._settle(x))
+
+    def _register_on_card(self, modulus: Modulus) -> None:
+        if self._card is not None:
+            try:
+                self._on_card.add(self._card.register(modulus.value))
+            except DeviceError as error:
+                self._fall_back(error)
+            except BackendError as error:
+                _log.info("left to the CPU: %s", error)
+
+    def _rest_from(self, error: BackendError) -> None:
+        """Note when to try a card again after this error."""
+        if self._rest is not None and not isinstance(error, CorruptResult):
+            self._retry_at = time.monotonic() + self._rest
+            self._rest = min(2 * self._rest, _LONGEST_REST)
+
+    def _try_again(self) -> None:
+        """Open the card once more if it has rested."""
+        if self._retry_at is None or time.monotonic() < self._retry_at or self._closed:
+            return
+        assert self._open_card is not None
+        self._retry_at = None
+        try:
+            self._card = self._open_card()
+        except BackendError as error:
+            self._rest_from(error)
+            _log.info("the card is still not to be used: %s", error)
+            return
+        _log.info("the card passed its self-test and is used again")
+        self._on_card.clear()
+        for modulus in self._known:
+            self._register_on_card(modulus)
 
     def _on_the_card(self, action: Callable[[Backend], None]) -> None:
         with self._lock:
@@ -352,7 +437,8 @@ class AutoBackend:
                 array.machine, array.origin = self._cpu, None
         with contextlib.suppress(BackendError):
             card.close()
-        _warn(f"a card failed and is not used any more, the CPU goes on from here: {error}")
+        self._rest_from(error)
+        _warn(f"a card failed, the CPU goes on from here: {error}")
 
     def _remake(self, origin: _Origin, made: dict[_Origin, ResidueArray]) -> ResidueArray:
         """Compute an array on the CPU, operands first; `made` remembers what is done."""
@@ -374,10 +460,7 @@ class AutoBackend:
 
 def _add(total: dict[str, OperationStats], part: dict[str, OperationStats]) -> None:
     for name, stats in part.items():
-        sums = total.setdefault(name, OperationStats())
-        for field in fields(OperationStats):
-            value = getattr(sums, field.name) + getattr(stats, field.name)
-            setattr(sums, field.name, value)
+        total.setdefault(name, OperationStats()).add(stats)
 
 
 def _warn(message: str) -> None:

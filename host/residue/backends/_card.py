@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
-import gmpy2
 import numpy as np
 from gmpy2 import mpz
 
 from residue._limbs import from_limbs, to_limbs
 from residue.backends._card_arrays import CardArray, Index
+from residue.backends._card_checks import (
+    multi_pow_identity,
+    multi_pow_sec,
+    pow_fixed_identity,
+    pow_identity,
+    pow_products,
+    prod_identity,
+    product,
+)
 from residue.backends._card_commands import CardCommands
-from residue.backends._cpu_kernels import pow_sec
+from residue.backends._cpu_kernels import inverse_var, pow_sec
 from residue.backends._protocol import Limbs, Modulus, OperationStats, ResidueArray
 from residue.backends._validate import (
     broadcast_length,
@@ -21,14 +30,17 @@ from residue.backends._validate import (
     check_index,
     check_modulus,
     check_offsets,
+    check_pow_moduli,
     check_residues,
     check_short_exponents,
 )
 from residue.card._abi import Opcode
 from residue.card._device import Card
 from residue.card._memory import DeviceMemoryError
+from residue.card._plan import Machine
 from residue.card._port import Port
 from residue.card._queue import Task
+from residue.card._records import CommandRecord
 from residue.errors import BackendError, CorruptResult, DeviceError
 
 __all__ = ["CardArray", "CardBackend"]
@@ -94,15 +106,28 @@ class CardBackend(CardCommands):
                 **asdict(card.capabilities),
                 "memory_bytes": card.memory.reserved,
                 "memory_free_bytes": card.memory.free,
+                "memory_largest_free_bytes": card.memory.largest_free,
                 "check_rate": self._check_rate,
                 "resets": card.queue.resets,
                 "healthy": not self._closed and card.queue.error is None,
             }
 
+    def records(self) -> list[CommandRecord]:
+        """What the last commands (16,384 at most) did on the card, oldest first.
+
+        Commands still in the queue are not among them: `synchronize` first.
+        """
+        with self._lock:
+            return list(self._card.queue.records)
+
     def counters(self) -> dict[str, int]:
         """The card's own counters since its last reset: cycles, busy slots, products, bytes, ..."""
         with self._guard():
             return self._card.counters()
+
+    def machine(self, modulus: Modulus) -> Machine:
+        """The card at work on a modulus, as plans see it. `BackendError` if that is too large."""
+        return self._card.capabilities.machine(self._card.checked_layout(modulus.value))
 
     # ------------------------------------------------------------------------------------- arrays
 
@@ -118,15 +143,19 @@ class CardBackend(CardCommands):
         check_residues(modulus, values)
         with self._operation("upload", modulus, len(values)) as task:
             try:
-                return self._upload(task, modulus, values)
+                array = self._upload(task, modulus, values)
             except DeviceMemoryError:
                 return self._on_host(modulus, values.copy())
+            if (picked := self._sample(len(values))) is not None:
+                wanted = from_limbs(values[picked])
+                self._check("upload", array, picked, [], lambda: wanted, 0)
+            return array
 
     def download(self, a: ResidueArray) -> Limbs:
         """Canonical residues ``(n, modulus.limbs) uint64``; waits for the array."""
         x = self._own(a)
         with self._operation("download", x.modulus, len(x), x) as task:
-            values = self._fetch(task, x)
+            values = self._hand_over(task, x)
             self._verify()
             return values if x.host is None else values.copy()
 
@@ -149,7 +178,7 @@ class CardBackend(CardCommands):
             try:
                 return self._concat(task, own)
             except DeviceMemoryError:
-                values = [self._fetch(task, part) for part in own]
+                values = [self._hand_over(task, part) for part in own]
                 return self._on_host(modulus, np.concatenate(values))
 
     # --------------------------------------------------------------------------------- arithmetic
@@ -171,7 +200,7 @@ class CardBackend(CardCommands):
                 self._check(
                     "mul", result, picked,
                     [(a, picked if len(a) == n else 0 * picked) for a in (x, y)],
-                    lambda us, vs: [u * v % modulus for u, v in zip(us, vs, strict=True)],
+                    lambda us, vs: [u * v % modulus for u, v in zip(us, vs, strict=True)], 1,
                 )  # fmt: skip
             return result
 
@@ -180,7 +209,8 @@ class CardBackend(CardCommands):
         x = self._own(a)
         check_exponents(exponents, bits, len(x))
         modulus = mpz(x.modulus.value)
-        if len(exponents) == 1:
+        shared = from_limbs(exponents)[0] if len(exponents) == 1 else None
+        if shared is not None:
             exponents = np.broadcast_to(exponents, (len(x), exponents.shape[1]))
         with self._operation("pow", x.modulus, len(x), x) as task:
             result = self._split(
@@ -192,8 +222,10 @@ class CardBackend(CardCommands):
             if (picked := self._sample(len(x))) is not None:
                 chosen = from_limbs(exponents[picked])
                 self._check(
-                    "pow", result, picked, [(x, picked)], lambda us: pow_sec(modulus, us, chosen)
-                )
+                    "pow", result, picked, [(x, picked)],
+                    lambda us: pow_sec(modulus, us, chosen), pow_products(bits),
+                    pow_identity(x, shared, bits, modulus) if shared is not None else None,
+                )  # fmt: skip
             return result
 
     def pow_fixed(self, base: ResidueArray, exponents: Limbs, bits: int) -> CardArray:
@@ -220,7 +252,8 @@ class CardBackend(CardCommands):
                 chosen = from_limbs(exponents[picked])
                 self._check(
                     "pow_fixed", result, picked, [(x, 0 * picked)],
-                    lambda us: pow_sec(modulus, us, chosen),
+                    lambda us: pow_sec(modulus, us, chosen), pow_products(bits),
+                    pow_fixed_identity(x, exponents, bits, modulus),
                 )  # fmt: skip
             return result
 
@@ -239,7 +272,9 @@ class CardBackend(CardCommands):
                 self._check(
                     "prod", result, picked,
                     [(x, index[offsets[s] : offsets[s + 1]]) for s in picked],
-                    lambda *segments: [_product(factors, modulus) for factors in segments],
+                    lambda *segments: [product(factors, modulus) for factors in segments],
+                    -(-int(np.diff(offsets)[picked].sum()) // len(picked)),
+                    prod_identity(x, index, offsets, modulus),
                 )  # fmt: skip
             return result
 
@@ -248,24 +283,86 @@ class CardBackend(CardCommands):
 
         Which bases are not invertible and have a negative exponent, if any, is not hidden.
         """
+        return self._multi_pow_checked("multi_pow", a, exponents, bits, buckets=False)
+
+    def multi_pow_var(self, a: ResidueArray, exponents: Index, bits: int) -> CardArray:
+        """`multi_pow`, by buckets where they take less time: addresses follow the exponents."""
+        return self._multi_pow_checked("multi_pow_var", a, exponents, bits, buckets=True)
+
+    def _multi_pow_checked(
+        self, name: str, a: ResidueArray, exponents: Index, bits: int, *, buckets: bool
+    ) -> CardArray:
         x = self._own(a)
         check_short_exponents(exponents, bits, len(x))
         n, m = exponents.shape
         modulus = mpz(x.modulus.value)
-        with self._operation("multi_pow", x.modulus, m, x) as task:
+        with self._operation(name, x.modulus, m, x) as task:
             if m == 0:
                 return self._empty(x.modulus)
-            result = self._multi_pow_parts(task, x, exponents, bits)
+            result = self._multi_pow_parts(task, x, exponents, bits, buckets=buckets)
             if (picked := self._sample(m)) is not None:
                 columns = exponents[:, picked].T.tolist()
                 self._check(
-                    "multi_pow", result, picked, [(x, np.arange(n))],
-                    lambda us: [
-                        _product(map(gmpy2.powmod, us, column, [modulus] * n), modulus)
-                        for column in columns
-                    ],
+                    name, result, picked, [(x, np.arange(n))],
+                    lambda us: [multi_pow_sec(modulus, us, column, bits) for column in columns],
+                    n * pow_products(bits + 1),
+                    multi_pow_identity(x, exponents, bits, modulus),
                 )  # fmt: skip
             return result
+
+    def pow_moduli(
+        self, moduli: Sequence[Modulus], bases: Limbs, exponents: Limbs, bits: int
+    ) -> Limbs:
+        """Powers that have a modulus each. Constant time in residues and exponents.
+
+        Moduli of one size share commands; others follow one another.
+        """
+        check_pow_moduli(moduli, bases, exponents, bits)
+        n, limbs = bases.shape
+        exponents = np.broadcast_to(exponents, (n, exponents.shape[1]))
+        result = np.zeros((n, limbs), np.uint64)
+        values = [modulus.value for modulus in moduli]
+        if bits > self._card.capabilities.max_exponent_bits:
+            for modulus in set(moduli):
+                same = np.array([i for i, m in enumerate(moduli) if m == modulus])
+                array = self.upload(self.register(modulus.value), bases[same, : modulus.limbs])
+                powers = self.pow(array, exponents[same], bits)
+                result[same, : modulus.limbs] = self.download(powers)
+            return result
+        with self._operation("pow_moduli", None, n) as task:
+            size = {m.value: self._card.checked_layout(m.value).digits for m in set(moduli)}
+            order = sorted(range(n), key=lambda i: (size[values[i]], values[i]))
+            while order:
+                most = self._moduli_rows(values[order[0]], bits)
+                rows = [i for i in order[:most] if size[values[i]] == size[values[order[0]]]]
+                del order[: len(rows)]
+                with self._pins():
+                    result[rows] = self._pow_moduli(
+                        task, [values[i] for i in rows], bases[rows], exponents[rows], bits
+                    )
+            self._check_pow_moduli(values, bases, exponents, bits, result)
+        return result
+
+    def _check_pow_moduli(
+        self, moduli: list[int], bases: Limbs, exponents: Limbs, bits: int, result: Limbs
+    ) -> None:
+        results = from_limbs(result)
+        picked = self._sample(len(moduli))
+        chosen = picked.tolist() if picked is not None else []
+        start = time.perf_counter()
+        right = all(r < m for r, m in zip(results, moduli, strict=True)) and all(
+            pow_sec(mpz(moduli[i]), from_limbs(bases[i : i + 1]), from_limbs(exponents[i : i + 1]))
+            == [results[i]]
+            for i in chosen
+        )
+        if chosen:
+            stats = self._stats.setdefault("check", OperationStats())
+            stats.calls += 1
+            stats.elements += len(chosen)
+            stats.host_products += len(chosen) * pow_products(bits)
+            stats.host_seconds += time.perf_counter() - start
+        if not right:
+            self._retire(CorruptResult("the card computed a wrong result in pow_moduli"))
 
     def inverse(self, a: ResidueArray) -> CardArray:
         """Element-wise inverses: a product tree on the card, one inversion on the host.
@@ -281,7 +378,7 @@ class CardBackend(CardCommands):
             if (picked := self._sample(len(x))) is not None:
                 self._check(
                     "inverse", result, picked, [(x, picked)],
-                    lambda us: [gmpy2.invert(u, modulus) for u in us],
+                    lambda us: inverse_var(modulus, us), 3,
                 )  # fmt: skip
             return result
 
@@ -349,10 +446,3 @@ class CardBackend(CardCommands):
         task = Task("clear_secrets", OperationStats())
         self._card.issue(task, Opcode.CLEAR, None)
         self._card.wait(task)
-
-
-def _product(factors: Iterable[mpz], modulus: mpz) -> mpz:
-    result = mpz(1)
-    for factor in factors:
-        result = result * factor % modulus
-    return result

@@ -11,13 +11,16 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import cast
 
 import numpy as np
 from gmpy2 import mpz
 from numpy.typing import NDArray
 
 from residue._limbs import from_limbs
+from residue._trace import Traced, note_command, note_operation, recorder
+from residue.backends._card_checks import Identity, Proof
 from residue.backends._protocol import Limbs, Modulus, OperationStats, ResidueArray
 from residue.backends._validate import below_modulus
 from residue.card._abi import Opcode
@@ -25,6 +28,7 @@ from residue.card._device import Card, CardModulus
 from residue.card._digits import digits_from_limbs, limbs_from_digits
 from residue.card._memory import Block, DeviceMemoryError
 from residue.card._queue import Task
+from residue.card._records import CommandRecord
 from residue.errors import BackendError, CommandFailed, CorruptResult, DeviceError
 
 __all__ = ["CardArray", "CardArrays", "Index"]
@@ -86,13 +90,11 @@ class CardArray:
 
 @dataclass(frozen=True)
 class _Check:
-    """A sampled result, to be recomputed before anything is released."""
+    """Results to be checked before anything is released, by the first proof that can tell."""
 
     operation: str
     result: CardArray
-    picked: Index
-    operands: list[tuple[CardArray, Index]]
-    expected: Callable[..., list[mpz]]
+    proofs: list[Proof]
 
 
 class CardArrays(ABC):
@@ -114,6 +116,7 @@ class CardArrays(ABC):
         self._created = 0
         self._pinned: list[weakref.ref[CardArray]] = []
         self._closed = False
+        card.queue.observer = self._note
 
     def wait(self, a: ResidueArray) -> None:
         """Return when `a` is computed and sampled results are checked; raise the error, if any."""
@@ -122,6 +125,11 @@ class CardArrays(ABC):
             if x.task is not None:
                 self._card.wait(x.task)
             self._verify()
+
+    def _note(self, record: CommandRecord) -> None:
+        """Write down a completed command while a profile is taken."""
+        if recorder() is not None:
+            note_command(cast(Traced, self), asdict(record))
 
     # -------------------------------------------------------------------------- operations' frame
 
@@ -149,12 +157,13 @@ class CardArrays(ABC):
 
     @contextlib.contextmanager
     def _operation(
-        self, name: str, modulus: Modulus, elements: int, *operands: CardArray
+        self, name: str, modulus: Modulus | None, elements: int, *operands: CardArray
     ) -> Iterator[Task]:
         """Frame of one operation: its task, its statistics, its operands kept on the card."""
         start = time.perf_counter()
         with self._guard():
-            self._card.modulus(modulus.value)
+            if modulus is not None:
+                self._card.modulus(modulus.value)
             stats = self._stats.setdefault(name, OperationStats())
             done = self._card.queue.done
             for a in operands:
@@ -173,7 +182,10 @@ class CardArrays(ABC):
                 task.settle(self._card.queue.done)
                 stats.calls += 1
                 stats.elements += elements
-                stats.host_seconds += time.perf_counter() - start
+                end = time.perf_counter()
+                stats.host_seconds += end - start
+                bits = modulus.bits if modulus is not None else 0
+                note_operation(cast(Traced, self), name, bits, elements, start, end)
 
     @contextlib.contextmanager
     def _pins(self, *arrays: CardArray) -> Iterator[None]:
@@ -313,28 +325,92 @@ class CardArrays(ABC):
         task = Task("download", self._stats.setdefault("download", OperationStats()))
         if a.task is not None:
             task.inputs.append(a.task)
-        values = self._fetch(task, a)
+        values = self._hand_over(task, a)
         a.host, a.storage = values, None
+        return values
+
+    def _hand_over(self, task: Task, a: CardArray) -> Limbs:
+        """Canonical residues that leave the card for good: a sample is transferred twice."""
+        values = self._fetch(task, a)
+        if a.host is None and (picked := self._sample(len(a))) is not None:
+            lo = int(self._random.integers(len(a) - len(picked) + 1))
+            again = self._fetch(task, self._view(a, lo, 1, len(picked)))
+            if not np.array_equal(again, values[lo : lo + len(picked)]):
+                self._retire(CorruptResult("the card handed a residue over in two versions"))
         return values
 
     # ------------------------------------------------------------------------------------- memory
 
     def _allocate(self, nbytes: int) -> Block:
-        """Card memory; when it is short, tables are dropped and old arrays move to the host."""
-        memory = self._card.memory
+        """Card memory; when it is short, arrays move together, tables go, and arrays to the host.
+
+        Blocks that were given back return as commands complete: rather than take more and more
+        memory from the board, wait for them once they are half of what there is.
+        """
+        memory, queue = self._card.memory, self._card.queue
+        if (block := memory.take(nbytes)) is not None:
+            return block
+        queue.poll()
+        if memory.pending < max(nbytes, memory.reserved // 2):
+            with contextlib.suppress(DeviceMemoryError):
+                return memory.allocate(nbytes)
+        self._card.wait_number(queue.submitted)
         with contextlib.suppress(DeviceMemoryError):
             return memory.allocate(nbytes)
         pinned = {id(a.storage) for ref in self._pinned if (a := ref()) is not None}
+        if memory.free >= nbytes:
+            self._compact(pinned)
+            if (block := memory.take(nbytes)) is not None:
+                return block
         self._drop_tables(pinned)
         for array in [a for _, a in sorted(self._arrays.items())]:
+            if (block := memory.take(nbytes)) is not None:
+                return block
             if array.storage is not None and id(array.storage) not in pinned:
                 try:
                     self._spill(array)
                 except CommandFailed:
                     array.storage = None  # there is nothing to keep, as its user will be told
-                with contextlib.suppress(DeviceMemoryError):
-                    return memory.allocate(nbytes)
         return memory.allocate(nbytes)
+
+    def _compact(self, pinned: set[int]) -> None:
+        """Copy arrays, on the card, to lower addresses as far as there is room, highest first.
+
+        All commands must be complete, and are again afterwards.
+        """
+        owners: dict[int, list[CardArray]] = {}
+        for array in list(self._arrays.values()):
+            if array.storage is not None and id(array.storage) not in pinned:
+                owners.setdefault(id(array.storage), []).append(array)
+
+        def address(views: list[CardArray]) -> int:
+            assert views[0].storage is not None
+            return views[0].storage.block.address
+
+        for views in sorted(owners.values(), key=address, reverse=True):
+            if all(a.task is None or a.task.error is None for a in views):
+                self._move(views)
+        self._card.wait_number(self._card.queue.submitted)
+
+    def _move(self, views: list[CardArray]) -> None:
+        """Copy the storage that arrays share to a free place below it, if there is one."""
+        storage, modulus = views[0].storage, views[0].modulus
+        assert storage is not None
+        before = storage.block
+        block = self._card.memory.take(before.nbytes, below=before.address)
+        if block is None:
+            return
+        task = Task("compact", self._stats.setdefault("compact", OperationStats()))
+        size = self._modulus(modulus).layout.residue_bytes
+        self._issue(
+            task, Opcode.MUL, modulus, count=storage.length, src_a=before.address, stride_a=size,
+            src_b=self._modulus(modulus).one, dst=block.address, stride_dst=size,
+        )  # fmt: skip
+        task.closed = True
+        storage.block, storage.one = block, None
+        for view in views:
+            view.address += block.address - before.address
+            view.task = task
 
     @abstractmethod
     def _drop_tables(self, pinned: set[int]) -> None:
@@ -355,24 +431,32 @@ class CardArrays(ABC):
         """Copy on the card: a product with ONE."""
         self._multiply(task, source, self._modulus(source.modulus).one, 0, target)
 
-    def _gather(self, task: Task, x: CardArray, index: Index, target: CardArray) -> None:
-        """``target[j] = prod_l x[index[l, j]]``; an index of -1 stands for the factor 1."""
+    def _gather(
+        self, task: Task, x: CardArray, index: Index, begin: Index, sizes: Index, target: CardArray
+    ) -> None:
+        """``target[j] = prod(x[index[begin[j] : begin[j] + sizes[j]]])``; no factors give 1.
+
+        The card multiplies as many factors for each; shorter ones are filled up with 1. Works in
+        pieces of one transfer.
+        """
         assert x.storage is not None
         size = self._modulus(x.modulus).layout.residue_bytes
         base = x.storage.block.address
-        step = x.stride // size
-        slots = np.where(
-            index < 0, x.storage.length, (x.address - base) // size + index * step
-        ).astype("<u4")
-        if bool((index < 0).any()):
+        first, step = (x.address - base) // size, x.stride // size
+        length = max(1, int(sizes.max()))
+        if int(sizes.min()) < length:
             self._place_one(task, x)
-        length, count = slots.shape
+        if not len(index):
+            index = np.zeros(1, np.int64)
+        rows = np.arange(length)[:, np.newaxis]
         width = self._staged_rows(4 * length)
-        for lo in range(0, count, width):
-            part = np.ascontiguousarray(slots[:, lo : lo + width])
+        for lo in range(0, len(target), width):
+            inside = rows < sizes[lo : lo + width]
+            at = np.where(inside, begin[lo : lo + width] + rows, 0)
+            slots = np.where(inside, first + index.take(at) * step, x.storage.length)
             self._issue(
-                task, Opcode.PROD, x.modulus, part.view(np.uint8), count=part.shape[1],
-                length=length, src_a=base, stride_a=size,
+                task, Opcode.PROD, x.modulus, slots.astype("<u4").view(np.uint8),
+                count=slots.shape[1], length=length, src_a=base, stride_a=size,
                 dst=target.address + lo * target.stride, stride_dst=target.stride,
             )  # fmt: skip
 
@@ -402,7 +486,8 @@ class CardArrays(ABC):
         if 0 < step * x.stride <= _MAX_STRIDE and bool((np.diff(index) == step).all()):
             return self._view(x, int(index[0]), step, len(index))
         result = self._new(task, x.modulus, len(index))
-        self._gather(task, x, index[np.newaxis, :], result)
+        every = np.arange(len(index))
+        self._gather(task, x, index, every, np.ones_like(every), result)
         return result
 
     # ----------------------------------------------------------------------------------- checking
@@ -419,26 +504,59 @@ class CardArrays(ABC):
 
     def _check(
         self, operation: str, result: CardArray, picked: Index,
-        operands: list[tuple[CardArray, Index]], expected: Callable[..., list[mpz]],
+        operands: list[tuple[CardArray, Index]], expected: Callable[..., list[mpz]], each: int,
+        identity: Identity | None = None,
     ) -> None:  # fmt: skip
-        self._checks.append(_Check(operation, result, picked, operands, expected))
+        """Have results checked: by computing `picked` again, or all by `identity` if cheaper.
+
+        Args:
+            operation: what made them.
+            result: where they are.
+            picked: those to compute again.
+            operands: arrays, and the rows of them, that this takes.
+            expected: computes them.
+            each: products that one of them takes, about.
+            identity: a proof of all of them.
+        """
+
+        def holds(results: list[mpz], *values: list[mpz]) -> bool:
+            return results == expected(*values)
+
+        moved = len(picked) + sum(len(rows) for _, rows in operands)
+        proofs = [Proof(picked, operands, holds, moved + each * len(picked))]
+        if identity is not None and identity.products < proofs[0].products:
+            proofs.insert(0, identity.make())
+        self._checks.append(_Check(operation, result, proofs))
 
     def _verify(self) -> None:
-        """Recompute what was sampled; a wrong result retires the card."""
+        """Make the checks that wait; a wrong result retires the card."""
         checks, self._checks = self._checks, []
+        if not checks:
+            return
+        stats = self._stats.setdefault("check", OperationStats())
+        start = time.perf_counter()
         for check in checks:
-            arrays = [check.result, *(a for a, _ in check.operands)]
-            tasks = [a.task for a in arrays if a.task is not None]
-            for made in tasks:
-                self._card.wait_number(made.last)
-            if any(made.error is not None for made in tasks):
-                continue  # whoever waits for the result gets the error
-            task = Task("check", self._stats.setdefault("check", OperationStats()))
-            values = [self._look_up(task, a, index) for a, index in check.operands]
-            if self._look_up(task, check.result, check.picked) != check.expected(*values):
-                self._retire(
-                    CorruptResult(f"the card computed a wrong result in {check.operation}")
-                )
+            task = Task("check", stats)
+            stats.calls += 1
+            for proof in check.proofs:
+                arrays = [check.result, *(a for a, _ in proof.operands)]
+                tasks = [a.task for a in arrays if a.task is not None]
+                for made in tasks:
+                    self._card.wait_number(made.last)
+                if any(made.error is not None for made in tasks):
+                    break  # whoever waits for the result gets the error
+                results = self._look_up(task, check.result, proof.rows)
+                values = [self._look_up(task, a, rows) for a, rows in proof.operands]
+                right = proof.holds(results, *values)
+                stats.host_products += proof.products
+                if right is False:
+                    self._retire(
+                        CorruptResult(f"the card computed a wrong result in {check.operation}")
+                    )
+                if right:
+                    stats.elements += len(proof.rows)
+                    break
+        stats.host_seconds += time.perf_counter() - start
 
     def _look_up(self, task: Task, a: CardArray, index: Index) -> list[mpz]:
         return from_limbs(self._fetch(task, self._take(task, a, index))) if len(index) else []

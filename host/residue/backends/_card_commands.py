@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import gmpy2
 import numpy as np
@@ -17,7 +20,12 @@ from residue.backends._protocol import Limbs, Modulus
 from residue.backends._validate import broadcast_length
 from residue.card._abi import CommandFlag, Opcode
 from residue.card._device import Card
-from residue.card._digits import exponent_strings, pack_digits
+from residue.card._digits import (
+    digits_from_limbs,
+    exponent_strings,
+    limbs_from_digits,
+    pack_digits,
+)
 from residue.card._memory import Block, DeviceMemoryError
 from residue.card._plan import Machine
 from residue.card._queue import Task
@@ -27,6 +35,8 @@ __all__ = ["CardCommands"]
 
 # Where the product tree of an inversion goes to the host.
 _TREE_TOP = 32
+# Clock that boards are built for: weighs the card against the host, nothing else.
+_NOMINAL_HZ = 300e6
 # Most bytes of bases' power tables that one multi_pow holds at a time.
 _TABLE_BYTES = 8 << 20
 
@@ -42,7 +52,13 @@ class _Comb:
 
 
 class CardCommands(CardArrays):
-    """Each operation on arrays that are, or fit, in the card's memory."""
+    """Each operation on arrays that are, or fit, in the card's memory.
+
+    Attributes:
+        host_squares: who makes the rows' bases of comb tables; None: whoever is faster.
+    """
+
+    host_squares: bool | None = None
 
     def __init__(self, card: Card, check_rate: float) -> None:
         super().__init__(card, check_rate)
@@ -55,10 +71,7 @@ class CardCommands(CardArrays):
                 del self._combs[base]
 
     def _machine(self, modulus: Modulus) -> Machine:
-        card = self._card
-        layout = self._modulus(modulus).layout
-        c = card.capabilities
-        return Machine(layout, c.rings, card.contexts(layout), c.axi_bytes, c.table_entries)
+        return self._card.capabilities.machine(self._modulus(modulus).layout)
 
     def _concat(self, task: Task, parts: list[CardArray]) -> CardArray:
         modulus = parts[0].modulus
@@ -116,11 +129,7 @@ class CardCommands(CardArrays):
     # -------------------------------------------------------------------------------- comb tables
 
     def _comb(self, task: Task, base: CardArray, bits: int, results: int) -> _Comb:
-        """The comb table of `base`, rebuilt with wider digits when its use has grown.
-
-        The rows' bases are squared on the host: a chain of single squarings would leave the ring
-        empty for longer than everything else takes.
-        """
+        """The comb table of `base`, rebuilt with wider digits when its use has grown."""
         expected = self._comb_results.get(base, 0) + results
         self._comb_results[base] = expected
         comb = self._combs.get(base)
@@ -132,7 +141,6 @@ class CardCommands(CardArrays):
             task.inputs.append(comb.task)
             return comb
         modulus = base.modulus
-        n = mpz(modulus.value)
         size = self._modulus(modulus).layout.residue_bytes
         while True:
             rows = -(-bits // window)
@@ -143,19 +151,62 @@ class CardCommands(CardArrays):
                 if window == 1:
                     raise
             window //= 2
-        (power,) = from_limbs(self._fetch(task, base))
-        powers = []
-        for _ in range(rows):
-            powers.append(power)
-            for _ in range(window):
-                power = power * power % n
-        bases = self._upload(task, modulus, to_limbs(powers, modulus.limbs))
+        squarings = (rows - 1) * window
+        if self._host_squares(modulus, squarings, machine):
+            bases = self._row_bases_of_host(task, base, window, rows)
+        else:
+            bases = self._row_bases(task, base, window, rows, machine.fill)
         self._issue(
             task, Opcode.TABLE, modulus, window=window, count=rows,
             src_a=bases.address, stride_a=bases.stride, dst=block.address, stride_dst=size,
         )  # fmt: skip
         comb = self._combs[base] = _Comb(block, window, rows, task)
         return comb
+
+    def _host_squares(self, modulus: Modulus, squarings: int, machine: Machine) -> bool:
+        """Whether the host makes a chain of squarings sooner than the card, where it is a chain.
+
+        The card takes the latency of a product for each; the host is timed, unless `host_squares`
+        says.
+        """
+        if self.host_squares is not None:
+            return self.host_squares
+        n = mpz(modulus.value)
+        x, tries = n - 2, 16
+        start = time.perf_counter()
+        for _ in range(tries):
+            x = x * x % n
+        host = (time.perf_counter() - start) / tries
+        return squarings * host < squarings * machine.product_latency / _NOMINAL_HZ
+
+    def _row_bases_of_host(self, task: Task, base: CardArray, window: int, rows: int) -> CardArray:
+        """``base ** (2 ** (window * row))`` of all rows, squared on the host."""
+        n = mpz(base.modulus.value)
+        (power,) = from_limbs(self._fetch(task, base))
+        powers = [power]
+        for _ in range(rows - 1):
+            for _ in range(window):
+                power = power * power % n
+            powers.append(power)
+        return self._upload(task, base.modulus, to_limbs(powers, base.modulus.limbs))
+
+    def _row_bases(
+        self, task: Task, base: CardArray, window: int, rows: int, fill: int
+    ) -> CardArray:
+        """The same on the card: up to `fill` chains side by side cost no more than one."""
+        bases = self._new(task, base.modulus, rows)
+        self._copy(task, self._rows(task, base, 0, 1), self._view(bases, 0, 1, 1))
+        known = 1
+        while known < rows:
+            ahead = min(known, fill)
+            self._issue(
+                task, Opcode.SQR, base.modulus, count=min(ahead, rows - known),
+                length=window * ahead, src_a=bases.address + (known - ahead) * bases.stride,
+                stride_a=bases.stride, dst=bases.address + known * bases.stride,
+                stride_dst=bases.stride,
+            )  # fmt: skip
+            known += ahead
+        return bases
 
     def _pow_fixed(
         self, task: Task, base: CardArray, comb: _Comb | None, exponents: Limbs, bits: int
@@ -232,28 +283,53 @@ class CardCommands(CardArrays):
             host = x.host[used] if len(used) else to_limbs([mpz(1)], x.modulus.limbs)
             x = self._on_host(x.modulus, host)
             self._make_resident(task, x)
-        lengths = np.diff(offsets)
+        begin, lengths = offsets[:-1], np.diff(offsets)
+        machine = self._machine(x.modulus)
         longest = max(2, self._card.staging_bytes // 4)
-        for chunk in self._machine(x.modulus).chunks(lengths, longest):
+        for chunk in machine.chunks(lengths, longest):
             counts = np.maximum(1, -(-lengths // chunk))
-            starts = np.concatenate([[0], np.cumsum(counts)])
-            segment = np.repeat(np.arange(len(lengths)), lengths)
-            position = np.arange(len(index)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-            matrix = np.full((chunk, int(starts[-1])), -1, np.int64)
-            matrix[position % chunk, starts[segment] + position // chunk] = index
-            result = self._new(task, x.modulus, matrix.shape[1])
-            self._gather(task, x, matrix, result)
-            x, lengths = result, counts
-            index = np.arange(len(result), dtype=np.int64)
-        return x
+            starts = np.cumsum(counts) - counts
+            segment = np.repeat(np.arange(len(lengths)), counts)
+            done = (np.arange(len(segment)) - starts[segment]) * chunk
+            sizes = np.minimum(lengths[segment] - done, chunk)
+            x, index = self._products(task, machine, x, index, begin[segment] + done, sizes)
+            begin, lengths = starts, counts
+        every = np.arange(len(x))
+        if (index == every).all():
+            return x
+        result = self._new(task, x.modulus, len(x))
+        self._gather(task, x, index, every, np.ones_like(every), result)
+        return result
+
+    def _products(
+        self, task: Task, machine: Machine, x: CardArray, index: Index, begin: Index, sizes: Index
+    ) -> tuple[CardArray, Index]:
+        """``prod(x[index[begin[j] : begin[j] + sizes[j]]])`` for all j, and where each one is.
+
+        Products of about as many factors share a command.
+        """
+        result = self._new(task, x.modulus, len(sizes))
+        cuts = machine.batches(np.maximum(sizes, 1))
+        order = np.arange(len(sizes))
+        if len(cuts) > 2:
+            order = np.argsort(-sizes, kind="stable")
+        for lo, hi in pairwise(cuts):
+            rows = order[lo:hi]
+            target = self._view(result, lo, 1, hi - lo)
+            self._gather(task, x, index, begin[rows], sizes[rows], target)
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        return result, place
 
     # ------------------------------------------------------------------------- products of powers
 
-    def _multi_pow_parts(self, task: Task, x: CardArray, e: Index, bits: int) -> CardArray:
+    def _multi_pow_parts(
+        self, task: Task, x: CardArray, e: Index, bits: int, *, buckets: bool
+    ) -> CardArray:
         """Simultaneous powers; when memory is short, of half the bases at a time."""
         try:
             with self._pins():
-                return self._multi_pow(task, self._rows(task, x, 0, len(x)), e, bits)
+                return self._multi_pow(task, self._rows(task, x, 0, len(x)), e, bits, buckets)
         except DeviceMemoryError:
             if len(x) < 2:
                 raise
@@ -261,22 +337,23 @@ class CardCommands(CardArrays):
         halves = []
         for lo, hi in ((0, cut), (cut, len(x))):
             part = self._part(x, lo, hi)
-            halves.append(self._spill(self._multi_pow_parts(task, part, e[lo:hi], bits)))
+            made = self._multi_pow_parts(task, part, e[lo:hi], bits, buckets=buckets)
+            halves.append(self._spill(made))
         first, second = (self._upload(task, x.modulus, half) for half in halves)
         return self._mul(task, first, second)
 
-    def _multi_pow(self, task: Task, x: CardArray, e: Index, bits: int) -> CardArray:
+    def _multi_pow(self, task: Task, x: CardArray, e: Index, bits: int, buckets: bool) -> CardArray:
         """All exponents made non-negative by ``2**bits``, the excess divided out at the end."""
         m = e.shape[1]
         if len(x) == 0:
             one = to_limbs([mpz(1)] * m, x.modulus.limbs)
             return self._upload(task, x.modulus, one)
         shifted = np.ones(len(x), bool)
-        result, excess = self._powers(task, x, e, bits, shifted)
+        result, excess = self._powers(task, x, e, bits, shifted, buckets)
         inverse = self._excess_inverse(task, excess, bits)
         if inverse is None:
             shifted = (e < 0).any(axis=1)
-            result, excess = self._powers(task, x, e, bits, shifted)
+            result, excess = self._powers(task, x, e, bits, shifted, buckets)
             inverse = self._excess_inverse(task, excess, bits)
             if inverse is None:
                 raise BackendError("a base with a negative exponent has no inverse")
@@ -294,19 +371,44 @@ class CardCommands(CardArrays):
         return self._upload(task, modulus, to_limbs([inverse], modulus.limbs))
 
     def _powers(
-        self, task: Task, x: CardArray, e: Index, bits: int, shifted: NDArray[np.bool_]
-    ) -> tuple[CardArray, CardArray]:
+        self, task: Task, x: CardArray, e: Index, bits: int, shifted: NDArray[np.bool_],
+        buckets: bool,
+    ) -> tuple[CardArray, CardArray]:  # fmt: skip
         """``prod_i x[i] ** (e[i, j] + (shifted[i] << bits))`` for all j; product of the shifted.
 
-        Output j and digit position t make one context, t-major; the last context multiplies the
-        shifted bases. Horner's rule joins the positions.
+        Output j and digit position t make one group, t-major. Horner's rule joins the positions.
         """
         n, m = e.shape
-        modulus = x.modulus
         raised = (e + (shifted.astype(np.int64) << bits)[:, np.newaxis]).astype(np.uint64)
-        window = self._machine(modulus).multi_pow_window(n, m, bits + 1)
+        chosen, window = self._machine(x.modulus).multi_pow_plan(n, m, bits + 1, buckets=buckets)
         positions = -(-(bits + 1) // window)
+        shifts = np.arange(positions, dtype=np.uint64) * np.uint64(window)
         mask = np.uint64((1 << window) - 1)
+
+        def digits(lo: int, hi: int) -> NDArray[np.uint8]:
+            """``(positions * m, hi - lo)`` digits of these bases' exponents."""
+            cut = raised[lo:hi].T >> shifts[:, np.newaxis, np.newaxis] & mask
+            return cut.astype(np.uint8).reshape(positions * m, hi - lo)
+
+        if chosen:
+            groups, excess = self._collect_buckets(task, x, digits(0, n), shifted, window)
+        else:
+            groups, excess = self._look_up_powers(task, x, digits, positions * m, shifted, window)
+        result = self._view(groups, (positions - 1) * m, 1, m)
+        for position in reversed(range(positions - 1)):
+            squared = self._square(task, result, window)
+            result = self._mul(task, squared, self._view(groups, position * m, 1, m))
+        return result, excess
+
+    def _look_up_powers(
+        self, task: Task, x: CardArray, digits: Callable[[int, int], NDArray[np.uint8]],
+        groups: int, shifted: NDArray[np.bool_], window: int,
+    ) -> tuple[CardArray, CardArray]:  # fmt: skip
+        """Straus: products of entries of the bases' power tables, one context a group.
+
+        A last context multiplies the shifted bases.
+        """
+        n, modulus = len(x), x.modulus
         row_bytes = self._modulus(modulus).layout.residue_bytes << window
         rows = min(
             self._card.capabilities.max_exponent_bits // window,
@@ -315,26 +417,91 @@ class CardCommands(CardArrays):
         contexts: CardArray | None = None
         for lo in range(0, n, rows):
             hi = min(lo + rows, n)
-            digits = np.empty((positions * m + 1, hi - lo), np.uint8)
-            for t in range(positions):
-                digits[t * m : (t + 1) * m] = (raised[lo:hi].T >> np.uint64(t * window)) & mask
-            digits[-1] = shifted[lo:hi]
             table = self._allocate((hi - lo) * row_bytes)
             self._issue(
                 task, Opcode.TABLE, modulus, window=window, count=hi - lo,
                 src_a=x.address + lo * x.stride, stride_a=x.stride,
                 dst=table.address, stride_dst=row_bytes >> window,
             )  # fmt: skip
+            strings = pack_digits(np.vstack([digits(lo, hi), shifted[lo:hi]]), window)
             contexts = self._lookup(
-                task, Opcode.MULTI_POW, modulus, table.address, window, hi - lo,
-                pack_digits(digits, window), contexts,
-            )  # fmt: skip
+                task, Opcode.MULTI_POW, modulus, table.address, window, hi - lo, strings, contexts
+            )
         assert contexts is not None
-        result = self._view(contexts, (positions - 1) * m, 1, m)
-        for position in reversed(range(positions - 1)):
-            squared = self._square(task, result, window)
-            result = self._mul(task, squared, self._view(contexts, position * m, 1, m))
-        return result, self._view(contexts, positions * m, 1, 1)
+        return self._view(contexts, 0, 1, groups), self._view(contexts, groups, 1, 1)
+
+    def _collect_buckets(
+        self, task: Task, x: CardArray, digits: NDArray[np.uint8], shifted: NDArray[np.bool_],
+        window: int,
+    ) -> tuple[CardArray, CardArray]:  # fmt: skip
+        """Pippenger: bucket d of a group is the product of the bases with digit d there.
+
+        ``prod_d bucket_d ** d`` is the product of all the products of buckets from the last one
+        down.
+        """
+        groups = len(digits)
+        buckets = (1 << window) - 1
+        group, base = np.nonzero(digits)
+        segment = (digits[group, base].astype(np.int64) - 1) * groups + group
+        order = np.argsort(segment, kind="stable")
+        lengths = np.bincount(segment, minlength=buckets * groups)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        collected = self._prod(task, x, base[order], offsets)
+        raised = np.flatnonzero(shifted)
+        excess = self._prod(task, x, raised, np.array([0, len(raised)]))
+        running = result = self._view(collected, (buckets - 1) * groups, 1, groups)
+        for bucket in reversed(range(buckets - 1)):
+            view = self._view(collected, bucket * groups, 1, groups)
+            running = self._mul(task, running, view)
+            result = self._mul(task, result, running)
+        return result, excess
+
+    # ------------------------------------------------------------------------ a modulus an element
+
+    def _pow_moduli(
+        self, task: Task, moduli: list[int], bases: Limbs, exponents: Limbs, bits: int
+    ) -> Limbs:
+        """Powers modulo odd numbers of one k, equal ones side by side; in one transfer."""
+        card = self._card
+        layouts = [card.capabilities.layout(value) for value in moduli]
+        first, n = layouts[0], len(moduli)
+        size = first.residue_bytes
+        starts = [0, *(i for i in range(1, n) if moduli[i] != moduli[i - 1])]
+        runs = list(zip(starts, [*starts[1:], n], strict=True))
+        blocks = [layouts[lo].block() for lo, _ in runs]
+        x, y = self._allocate(n * size), self._allocate(n * size)
+        digits = digits_from_limbs(bases, first.digits, first.word_bits)
+        strings = exponent_strings(exponents, bits)
+        for (lo, hi), block in zip(runs, blocks, strict=True):
+            card.issue_beside(
+                task, Opcode.TO_MONT, first, block, digits[lo:hi].view(np.uint8), count=hi - lo,
+                stride_a=size, dst=x.address + lo * size, stride_dst=size,
+            )  # fmt: skip
+        each = np.repeat(np.stack(blocks), [hi - lo for lo, hi in runs], axis=0)
+        card.issue_beside(
+            task, Opcode.POW, first, each, strings, window=4, length=bits, count=n,
+            flags=CommandFlag.MODULUS_PER_ELEMENT, src_a=x.address, stride_a=size,
+            stride_b=first.block_bytes, stride_e=strings.shape[1], dst=y.address, stride_dst=size,
+        )  # fmt: skip
+        receiver = card.take_receiver(n * size)
+        try:
+            for (lo, hi), block in zip(runs, blocks, strict=True):
+                card.issue_beside(
+                    task, Opcode.FROM_MONT, first, block, block[:0], count=hi - lo,
+                    src_a=y.address + lo * size, stride_a=size,
+                    dst=receiver.physical_address + lo * size, stride_dst=size,
+                )  # fmt: skip
+            card.wait(task)
+            words = receiver.read(0, n * size).view("<u8").reshape(n, first.digits)
+        finally:
+            card.give_receiver(receiver)
+        return limbs_from_digits(words, bases.shape[1], first.word_bits)
+
+    def _moduli_rows(self, modulus: int, bits: int) -> int:
+        """How many such powers one transfer carries."""
+        layout = self._card.capabilities.layout(modulus)
+        string = -(-bits // 128) * 16
+        return self._card.staging_bytes // (layout.block_bytes + max(string, layout.residue_bytes))
 
     # ----------------------------------------------------------------------------------- inverses
 

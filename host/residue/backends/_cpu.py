@@ -7,7 +7,7 @@ import platform
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
@@ -19,6 +19,7 @@ from gmpy2 import mpz
 from numpy.typing import NDArray
 
 from residue._limbs import from_limbs, to_limbs
+from residue._trace import note_operation
 from residue.backends import _cpu_kernels as kernels
 from residue.backends._cpu_pool import Task, WorkerPool
 from residue.backends._protocol import Limbs, Modulus, OperationStats, ResidueArray
@@ -28,6 +29,7 @@ from residue.backends._validate import (
     check_index,
     check_modulus,
     check_offsets,
+    check_pow_moduli,
     check_residues,
     check_short_exponents,
 )
@@ -143,7 +145,7 @@ class CpuBackend:
         if len(x) != len(y):
             x, y = (x, y * length) if len(y) == 1 else (x * length, y)
         n = mpz(a.modulus.value)
-        with self._count("mul", length, length):
+        with self._count("mul", a.modulus, length, length):
             return CpuArray(a.modulus, [u * v % n for u, v in zip(x, y, strict=True)])
 
     def pow(self, a: ResidueArray, exponents: Limbs, bits: int) -> CpuArray:
@@ -163,7 +165,7 @@ class CpuBackend:
         n, modulus = len(exponents), mpz(base.modulus.value)
         window = self._comb_window(int(modulus), int(value), bits, n)
         products = n * (-(-bits // window) - 1)
-        with self._count("pow_fixed", n, products):
+        with self._count("pow_fixed", base.modulus, n, products):
             shares = self._shares(n, products, base.modulus)
             if shares == 1:
                 with self._lock:
@@ -184,7 +186,7 @@ class CpuBackend:
         values = self._own(a)._values
         check_index(index, len(values))
         check_offsets(offsets, len(index))
-        with self._count("prod", len(offsets) - 1, len(index)):
+        with self._count("prod", a.modulus, len(offsets) - 1, len(index)):
             # A product costs little more than the two conversions of its operand.
             reuse = len(index) // max(1, len(values))
             shares = self._shares(len(offsets) - 1, len(index), a.modulus) if reuse > 3 else 1
@@ -204,6 +206,30 @@ class CpuBackend:
                 tasks.append(("prod", a.modulus.value, arguments))
             return self._spread(a.modulus, tasks)
 
+    def pow_moduli(
+        self, moduli: Sequence[Modulus], bases: Limbs, exponents: Limbs, bits: int
+    ) -> Limbs:
+        """Powers that have a modulus each, constant time in the exponent."""
+        if self._closed:
+            raise BackendError("this CPU backend is closed")
+        check_pow_moduli(moduli, bases, exponents, bits)
+        n = len(moduli)
+        values, e = from_limbs(bases), from_limbs(exponents)
+        e = e * n if len(e) == 1 else e
+        products = n * (bits + bits // 4)
+        largest = max(moduli, key=lambda m: m.bits, default=None)
+        with self._count("pow_moduli", largest, n, products):
+            shares = self._shares(n, products, largest, threads=True) if largest else 1
+            with ThreadPoolExecutor(shares) as threads:
+                powers = threads.map(
+                    lambda m, x, y: kernels.pow_sec(mpz(m.value), [x], [y])[0], moduli, values, e
+                )
+                return to_limbs(list(powers), bases.shape[1])
+
+    def multi_pow_var(self, a: ResidueArray, exponents: NDArray[np.int64], bits: int) -> CpuArray:
+        """`multi_pow`, which on this backend is by buckets where they take fewer products."""
+        return self.multi_pow(a, exponents, bits)
+
     def multi_pow(self, a: ResidueArray, exponents: NDArray[np.int64], bits: int) -> CpuArray:
         """Simultaneous powers with short signed exponents."""
         values = self._own(a)._values
@@ -211,7 +237,7 @@ class CpuBackend:
         n, m = exponents.shape
         _, _, products = kernels.multi_pow_plan(min(n, 1024), m, bits + 1)
         products *= -(-n // 1024)
-        with self._count("multi_pow", m, products):
+        with self._count("multi_pow", a.modulus, m, products):
             shares = self._shares(n // 16, products, a.modulus)
             try:
                 if shares == 1:
@@ -234,7 +260,7 @@ class CpuBackend:
     def inverse(self, a: ResidueArray) -> CpuArray:
         """Element-wise inverses by Montgomery's trick."""
         values = self._own(a)._values
-        with self._count("inverse", len(values), 3 * len(values)):
+        with self._count("inverse", a.modulus, len(values), 3 * len(values)):
             try:
                 return CpuArray(a.modulus, kernels.inverse_var(mpz(a.modulus.value), values))
             except ZeroDivisionError as error:
@@ -287,7 +313,7 @@ class CpuBackend:
         check_exponents(exponents, bits, len(values))
         modulus, e = mpz(a.modulus.value), from_limbs(exponents)
         products = len(values) * (bits + bits // 4)
-        with self._count(operation, len(values), products):
+        with self._count(operation, a.modulus, len(values), products):
             shares = self._shares(len(values), products, a.modulus, threads=True)
             if shares == 1:
                 return CpuArray(a.modulus, kernel(modulus, values, e))
@@ -327,16 +353,19 @@ class CpuBackend:
         return CpuArray(modulus, [v for part in self._pool.map(tasks) for v in from_limbs(part)])
 
     @contextmanager
-    def _count(self, operation: str, elements: int, products: int) -> Iterator[None]:
+    def _count(
+        self, operation: str, modulus: Modulus | None, elements: int, products: int
+    ) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        seconds = time.perf_counter() - start
+        end = time.perf_counter()
         with self._lock:
             stats = self._stats.setdefault(operation, OperationStats())
             stats.calls += 1
             stats.elements += elements
             stats.products += products
-            stats.host_seconds += seconds
+            stats.host_seconds += end - start
+        note_operation(self, operation, modulus.bits if modulus else 0, elements, start, end)
 
 
 _backends: weakref.WeakSet[CpuBackend] = weakref.WeakSet()

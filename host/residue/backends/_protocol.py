@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +15,8 @@ __all__ = [
     "Modulus",
     "OperationStats",
     "ResidueArray",
+    "SupportsMultiPowVar",
+    "SupportsPowModuli",
     "SupportsPowVar",
 ]
 
@@ -49,6 +52,11 @@ class OperationStats:
         device_cycles: cycles the device counted (0 where it does not count).
         busy_slots: ring slots that held a product (0 where not counted).
         host_seconds: wall time on the host, waiting included.
+        ring_slots: ring slots there were: cycles times rings; `busy_slots` of them were used.
+        stalls: of the unused ones, those that waited for an operand.
+        read_bytes: bytes the device read from its memory.
+        write_bytes: bytes the device wrote to its memory.
+        host_products: products the host made, where a device should make them: checks.
     """
 
     calls: int = 0
@@ -57,6 +65,16 @@ class OperationStats:
     device_cycles: int = 0
     busy_slots: int = 0
     host_seconds: float = 0.0
+    ring_slots: int = 0
+    stalls: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+    host_products: int = 0
+
+    def add(self, other: OperationStats) -> None:
+        """Add what the same operation has cost elsewhere."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
 @runtime_checkable
@@ -87,7 +105,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """Short name: cpu, card, gpu, auto."""
+        """Short name: cpu, card, cards, gpu, auto."""
 
     def describe(self) -> dict[str, str | int | float | bool]:
         """Facts about the device: what it is, its size, its state."""
@@ -166,3 +184,33 @@ class SupportsPowVar(Protocol):
 
     def pow_var(self, a: ResidueArray, exponents: Limbs, bits: int) -> ResidueArray:
         """As `Backend.pow`, but its time may depend on the exponents."""
+
+
+@runtime_checkable
+class SupportsMultiPowVar(Protocol):
+    """A faster `multi_pow` for exponents that need no hiding: neither secret nor private."""
+
+    def multi_pow_var(
+        self, a: ResidueArray, exponents: NDArray[np.int64], bits: int
+    ) -> ResidueArray:
+        """As `Backend.multi_pow`, but its time and addresses may depend on the exponents."""
+
+
+@runtime_checkable
+class SupportsPowModuli(Protocol):
+    """Powers that have a modulus each, as RSA has them: the border's form in and out."""
+
+    def pow_moduli(
+        self, moduli: Sequence[Modulus], bases: Limbs, exponents: Limbs, bits: int
+    ) -> Limbs:
+        """``bases[i] ** exponents[i]`` modulo ``moduli[i]``, canonical, ``(n, limbs) uint64``.
+
+        Args:
+            moduli: n odd moduli of at most `limbs` limbs; they need not be registered.
+            bases: ``(n, limbs) uint64``, each below its modulus.
+            exponents: ``(n, e) uint64`` below ``2**bits``, or ``(1, e)``.
+            bits: public bound of the exponents.
+
+        Constant time in bases and exponents where `Backend.pow` is.
+        Raises `BackendError` on a wrong shape, or a modulus that is even, < 2**64 or too large.
+        """

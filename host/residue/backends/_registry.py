@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+from typing import TYPE_CHECKING
 
 from residue.backends._protocol import Backend
 from residue.errors import BackendError
+
+if TYPE_CHECKING:
+    from residue.backends._card import CardBackend
 
 __all__ = ["available_backends", "get_backend"]
 
@@ -28,15 +32,22 @@ def get_backend(name: str = "auto") -> Backend:
     Args:
         name: ``cpu``; ``card``, the first board that `pynq` finds; ``card:ADDRESS``, a board that
             serves PYNQ.remote there; ``auto``, the first healthy card, else the CPU.
-            ``auto:ADDRESS`` names the card.
+            ``auto:ADDRESS`` names the card. ``cards:ADDRESS`` spreads batches over all cards of
+            that board (``cards``: of the first one), ``cards:ADDRESS,ADDRESS,...`` over those of
+            several; an address that ends in ``#N`` stands for card N alone. ``auto:cards:...``
+            falls back to the CPU from there. Names of one card share it.
 
     Raises:
         BackendError: no backend has that name, or what it needs is not installed.
         DeviceError: no card answers.
     """
+    known = _opened.get(name)
+    # Not under the lock: `auto` may be opening its card again, which needs it.
+    if known is not None and known.describe().get("healthy", True):
+        return known
     with _lock:
         backend = _opened.get(name)
-        if backend is None or not backend.describe().get("healthy", True):
+        if backend is None or backend is known:
             backend = _opened[name] = _open(name)
         return backend
 
@@ -48,15 +59,22 @@ def _open(name: str) -> Backend:
         from residue.card._pynq import open_board
 
         return CardBackend(open_board(address or None))
+    if kind == "cards":
+        from residue.backends._cards import CardsBackend
+
+        return CardsBackend([_card(f"card:{one}") for one in _all_cards(address)])
     if kind == "auto":
         from residue.backends._auto import AutoBackend
-        from residue.backends._card import CardBackend
+        from residue.backends._cards import CardsBackend
         from residue.backends._cpu import CpuBackend
         from residue.card._pynq import board_in_sight
 
         def open_card() -> Backend:
-            card = get_backend(f"card:{address}" if address else "card")
-            assert isinstance(card, CardBackend)
+            if address.partition(":")[0] == "cards":
+                card = get_backend(address)
+                assert isinstance(card, CardsBackend)
+            else:
+                card = _card(f"card:{address}" if address else "card")
             card.self_test()
             return card
 
@@ -65,4 +83,25 @@ def _open(name: str) -> Backend:
         from residue.backends._cpu import CpuBackend
 
         return CpuBackend()
-    raise BackendError(f"no backend is named {name!r}: use cpu, card, card:ADDRESS or auto")
+    raise BackendError(
+        f"no backend is named {name!r}: use cpu, card, card:ADDRESS, cards:ADDRESS or auto"
+    )
+
+
+def _card(name: str) -> CardBackend:
+    from residue.backends._card import CardBackend
+
+    card = get_backend(name)
+    assert isinstance(card, CardBackend)
+    return card
+
+
+def _all_cards(addresses: str) -> list[str]:
+    """One address for each card of the boards and cards that `addresses` lists."""
+    from residue.card._pynq import board_cards
+
+    return [
+        card
+        for address in addresses.split(",")
+        for card in ([address] if "#" in address else board_cards(address or None))
+    ]

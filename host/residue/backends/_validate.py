@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,7 @@ __all__ = [
     "check_index",
     "check_modulus",
     "check_offsets",
+    "check_pow_moduli",
     "check_residues",
     "check_short_exponents",
 ]
@@ -76,6 +79,21 @@ def check_short_exponents(exponents: NDArray[np.int64], bits: int, length: int) 
     limit = np.int64(1 << bits)
     if ((exponents >= limit) | (exponents <= -limit)).any():
         raise BackendError(f"an exponent does not fit {bits} bits and a sign")
+
+
+def check_pow_moduli(moduli: Sequence[Modulus], bases: Limbs, exponents: Limbs, bits: int) -> None:
+    """Raise `BackendError` unless bases are ``(n, limbs) uint64``, each below its modulus."""
+    _check_limbs(bases, "bases")
+    if len(bases) != len(moduli):
+        raise BackendError(f"{len(moduli)} moduli for {len(bases)} bases")
+    check_exponents(exponents, bits, len(bases))
+    for modulus in set(moduli):
+        check_modulus(modulus.value)
+        if modulus.limbs > bases.shape[1]:
+            raise BackendError(f"a modulus of {modulus.limbs} limbs for bases of {bases.shape[1]}")
+        rows = bases[[i for i, m in enumerate(moduli) if m == modulus]]
+        if rows[:, modulus.limbs :].any() or not below_modulus(modulus, rows[:, : modulus.limbs]):
+            raise BackendError("a base is not below its modulus")
 
 
 def check_index(index: NDArray[np.int64], length: int) -> None:

@@ -23,6 +23,8 @@ __all__ = [
     "CAP2_CONTEXTS",
     "CAP2_MAX_WORDS",
     "CAP3_TABLE_ENTRIES",
+    "CAP4_DIGITS_PER_WORD",
+    "CAP4_MASTERS",
     "CARD_ID",
     "COMMAND_DTYPE",
     "COMMAND_OFFSET",
@@ -95,6 +97,7 @@ class CommandFlag(IntFlag):
     """Bits of a command's flags."""
 
     INIT_FROM_A = 1
+    MODULUS_PER_ELEMENT = 2
 
 
 class Status(IntEnum):
@@ -114,6 +117,7 @@ class Status(IntEnum):
     WRITE_ERROR = 25
     SELFTEST_FAILED = 26
     BAD_STRIDE = 27
+    STORE_ERROR = 28
 
 
 class Register(IntEnum):
@@ -139,6 +143,7 @@ class Register(IntEnum):
     CAP1 = 0x4C
     CAP2 = 0x50
     CAP3 = 0x54
+    CAP4 = 0x58
     CYCLES_LO = 0x80
     CYCLES_HI = 0x84
     BUSY_LO = 0x88
@@ -162,6 +167,7 @@ class ModulusWord(IntEnum):
 
     K = 0
     N0INV = 1
+    N0INV_UPPER = 2
 
 
 class ModulusVector(IntEnum):
@@ -189,12 +195,13 @@ STATUS_TEXT: Final[dict[Status, str]] = {
     Status.WRITE_ERROR: "AXI write answered SLVERR or DECERR",
     Status.SELFTEST_FAILED: "the self-test's result differs from 1",
     Status.BAD_STRIDE: "a stride (other than an allowed 0) smaller than the residue",
+    Status.STORE_ERROR: "a parity error in a store of the card: the results are not to be used",
 }
 """What a status means, as a phrase for messages."""
 
 CARD_ID: Final = 0x52534455
 """Value of the ID register."""
-ABI_MAJOR: Final = 1
+ABI_MAJOR: Final = 2
 """Major version of the interface this module describes."""
 ABI_MINOR: Final = 0
 """Minor version of the interface this module describes."""
@@ -226,6 +233,8 @@ CAP1_MAX_EXPONENT_BITS: Final = Field(16, 16)
 CAP2_CONTEXTS: Final = Field(0, 16)
 CAP2_MAX_WORDS: Final = Field(16, 16)
 CAP3_TABLE_ENTRIES: Final = Field(0, 16)
+CAP4_DIGITS_PER_WORD: Final = Field(0, 8)
+CAP4_MASTERS: Final = Field(8, 8)
 
 COMMAND_DTYPE: Final[np.dtype[np.void]] = np.dtype(
     [
@@ -255,7 +264,10 @@ COMPLETION_DTYPE: Final[np.dtype[np.void]] = np.dtype(
         ("cycles", "<u8"),
         ("busy", "<u8"),
         ("products", "<u8"),
-        ("reserved", "V32"),
+        ("started", "<u8"),
+        ("stalls", "<u8"),
+        ("read_bytes", "<u8"),
+        ("write_bytes", "<u8"),
     ]
 )
 """Completion record: 64 bytes in card memory."""

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from residue.backends._protocol import OperationStats
 from residue.card import _abi as abi
 from residue.card._abi import Opcode, Register
 from residue.card._digits import Layout, Words
 from residue.card._memory import DeviceMemory, DeviceMemoryError
+from residue.card._plan import Machine
 from residue.card._port import Buffer, Bytes, Port
 from residue.card._queue import Command, CommandQueue, Task
 from residue.errors import BackendError, DeviceError
@@ -25,7 +27,7 @@ __all__ = ["Capabilities", "Card", "CardModulus"]
 
 _PAGES = 4
 _SMALLEST_RECEIVE = 4096
-# Work that is worth a start of its own, in ring slots; less waits for company.
+# Work that is worth a start of its own, in slots of each ring; less waits for company.
 _WORTH_A_START = 40_000
 
 
@@ -34,8 +36,10 @@ class Capabilities:
     """What the card says of itself; the fields are those of its configuration."""
 
     word_bits: int
+    digits_per_word: int
     elements: int
     rings: int
+    masters: int
     axi_bytes: int
     max_modulus_bits: int
     max_exponent_bits: int
@@ -46,13 +50,13 @@ class Capabilities:
     @classmethod
     def read(cls, port: Port) -> Capabilities:
         """Read the capability registers."""
-        cap0, cap1, cap2, cap3 = (
-            port.read32(r) for r in (Register.CAP0, Register.CAP1, Register.CAP2, Register.CAP3)
-        )
+        cap0, cap1, cap2, cap3, cap4 = (port.read32(Register[f"CAP{i}"]) for i in range(5))
         return cls(
             word_bits=abi.CAP0_WORD_BITS.get(cap0),
+            digits_per_word=abi.CAP4_DIGITS_PER_WORD.get(cap4),
             elements=abi.CAP0_ELEMENTS.get(cap0),
             rings=abi.CAP0_RINGS.get(cap0),
+            masters=abi.CAP4_MASTERS.get(cap4),
             axi_bytes=1 << abi.CAP0_LOG2_AXI_BYTES.get(cap0),
             max_modulus_bits=abi.CAP1_MAX_MODULUS_BITS.get(cap1),
             max_exponent_bits=abi.CAP1_MAX_EXPONENT_BITS.get(cap1),
@@ -60,6 +64,20 @@ class Capabilities:
             max_words=abi.CAP2_MAX_WORDS.get(cap2),
             table_entries=abi.CAP3_TABLE_ENTRIES.get(cap3),
         )
+
+    def layout(self, modulus: int) -> Layout:
+        """How residues modulo an odd number lie in this card's memory."""
+        return Layout(modulus, self.word_bits, self.elements, self.digits_per_word)
+
+    def machine(self, layout: Layout) -> Machine:
+        """The card at work on one modulus; its stores are cut finer for the smaller ones."""
+        contexts, entries = self.contexts, self.table_entries
+        half = (self.max_words + 3) // 4  # rows
+        if layout.digits <= 2 * half:
+            entries = entries * (self.max_words // 2) // half
+        else:
+            contexts //= 2
+        return Machine(layout, self.rings, contexts, self.axi_bytes, self.masters, entries)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +147,6 @@ class Card:
             )
         self.capabilities = Capabilities.read(port)
         self._buffers: list[Buffer] = []
-        self.memory = DeviceMemory(self._allocate, arena_bytes, memory_limit)
         self._moduli: dict[int, CardModulus] = {}
         try:
             ring = self._allocate(queue_size * abi.DESCRIPTOR_BYTES)
@@ -139,7 +156,8 @@ class Card:
             raise DeviceError(f"the board at {port.name} has too little free memory") from error
         self._page = self._pages[0]
         self._load = 0
-        self.queue = CommandQueue(port, ring, timeout)
+        self.queue = CommandQueue(port, ring, timeout, self.capabilities.rings)
+        self.memory = DeviceMemory(self._allocate, arena_bytes, memory_limit, self.queue)
         self._set_window()
         self.queue.reset()
 
@@ -153,12 +171,7 @@ class Card:
         """
         known = self._moduli.get(value)
         if known is None:
-            if value.bit_length() > self.capabilities.max_modulus_bits:
-                raise BackendError(
-                    f"a modulus of {value.bit_length()} bits is too large for this card, which "
-                    f"takes {self.capabilities.max_modulus_bits}"
-                )
-            layout = Layout(value, self.capabilities.word_bits, self.capabilities.elements)
+            layout = self.checked_layout(value)
             block = layout.block()
             try:
                 buffer = self._allocate(block.nbytes)
@@ -168,10 +181,14 @@ class Card:
             known = self._moduli[value] = CardModulus(layout, buffer)
         return known
 
-    def contexts(self, layout: Layout) -> int:
-        """Results that the card computes side by side for this modulus."""
-        halved = 2 * layout.value.bit_length() > self.capabilities.max_modulus_bits
-        return self.capabilities.rings * (self.capabilities.contexts // (2 if halved else 1))
+    def checked_layout(self, value: int) -> Layout:
+        """How residues modulo an odd `value` lie in memory; BackendError as for `modulus`."""
+        if value.bit_length() > self.capabilities.max_modulus_bits:
+            raise BackendError(
+                f"a modulus of {value.bit_length()} bits is too large for this card, which "
+                f"takes {self.capabilities.max_modulus_bits}"
+            )
+        return self.capabilities.layout(value)
 
     # -------------------------------------------------------------------------------- commands
 
@@ -191,19 +208,38 @@ class Card:
         command = Command(task, opcode, **fields)
         if modulus is not None:
             command.modulus = modulus.address
-            self._load += _slots(command, modulus.layout)
         if data is not None:
             address = self._stage(data)
             if opcode is Opcode.TO_MONT:
                 command.src_a = address
             else:
                 command.exponents = address
-        self.queue.submit(command)
-        self._page.last = command.number
+        self._submit(command, modulus.layout if modulus is not None else None)
+
+    def issue_beside(
+        self, task: Task, opcode: Opcode, layout: Layout, blocks: Bytes, data: Bytes, **fields: int
+    ) -> None:
+        """As `issue`, for moduli that pass through: their blocks travel with the data.
+
+        Args:
+            task: the operation it is part of.
+            opcode: what to do.
+            layout: of the first modulus.
+            blocks: one modulus block, or with MODULUS_PER_ELEMENT one for each element.
+            data: as for `issue`; may be empty. Both together: up to `staging_bytes` bytes.
+            fields: other fields of `Command`.
+        """
+        address = self._stage(np.concatenate([blocks.ravel(), data.ravel()]))
+        command = Command(task, opcode, modulus=address, **fields)
+        if opcode is Opcode.TO_MONT:
+            command.src_a = address + blocks.nbytes
+        elif data.nbytes:
+            command.exponents = address + blocks.nbytes
+        self._submit(command, layout)
 
     def kick(self) -> None:
         """Start what waits if that is worth a start and the card is free."""
-        if self._load >= _WORTH_A_START:
+        if self._load >= _WORTH_A_START * self.capabilities.rings:
             self.queue.poll()
             if self.queue.done + self.queue.waiting == self.queue.submitted:
                 self.start()
@@ -225,6 +261,8 @@ class Card:
         if self.queue.done < number:
             self.start()
             self.queue.wait(number)
+        if self.queue.suspect:
+            self._examine()
 
     def receive(
         self, task: Task, modulus: CardModulus, address: int, stride: int, count: int
@@ -239,7 +277,7 @@ class Card:
         taken: deque[Buffer] = deque()
 
         def issue(lo: int, n: int) -> None:
-            taken.append(self._take_receiver(n * size))
+            taken.append(self.take_receiver(n * size))
             self.issue(
                 task, Opcode.FROM_MONT, modulus, src_a=address + lo * stride, stride_a=stride,
                 dst=taken[-1].physical_address, stride_dst=size, count=n,
@@ -254,11 +292,11 @@ class Card:
                     issue(*parts[i + 1])
                     self.start()
                 raw = taken[0].read(0, part[1] * size)
-                self._give_receiver(taken.popleft())
+                self.give_receiver(taken.popleft())
                 yield raw.view("<u8").reshape(part[1], modulus.layout.digits)
         finally:
             for buffer in taken:
-                self._give_receiver(buffer)
+                self.give_receiver(buffer)
 
     # ----------------------------------------------------------------------------- housekeeping
 
@@ -272,9 +310,9 @@ class Card:
         }
 
     def wipe(self, *, arrays: bool = False) -> None:
-        """Erase memory for transfers, and for arrays as far as not in use; if `arrays`, all of it.
+        """Erase memory for transfers and moduli, and for arrays as far as not in use.
 
-        The card must be idle.
+        With `arrays` all of it. The card must be idle and all its commands complete.
         """
         zeros = np.zeros(self.staging_bytes, np.uint8)
         for page in self._pages:
@@ -283,7 +321,12 @@ class Card:
         for free in self._receivers.values():
             for buffer in free:
                 buffer.write(0, zeros[: buffer.nbytes])
-        self.memory.wipe(arrays=arrays)
+        self.memory.wipe(arrays=arrays, partial_writes=self.port.partial_writes)
+        for modulus in self._moduli.values():
+            modulus.buffer.write(0, np.zeros(modulus.buffer.nbytes, np.uint8))
+            self._buffers.remove(modulus.buffer)
+            modulus.buffer.free()
+        self._moduli.clear()
 
     def close(self) -> None:
         """Give all memory back and leave the board."""
@@ -293,6 +336,27 @@ class Card:
         self.port.close()
 
     # --------------------------------------------------------------------------------- private
+
+    def _submit(self, command: Command, layout: Layout | None) -> None:
+        if layout is not None:
+            command.modulus_bits = layout.value.bit_length()
+            self._load += _slots(command, layout)
+        self.queue.submit(command)
+        self._page.last = command.number
+
+    def _examine(self) -> None:
+        """Give the card up if its self-test fails after a command that failed twice."""
+        modulus = next(iter(self._moduli.values()), None)
+        self.queue.suspect = False
+        if modulus is None or self.queue.error is not None:
+            return
+        task = Task("self_test", OperationStats())
+        self.issue(task, Opcode.SELFTEST, modulus, length=16)
+        self.start()
+        self.queue.wait(task.last)
+        self.queue.suspect = False
+        if task.error is not None:
+            self.queue.fail(task.error)
 
     def _allocate(self, nbytes: int) -> Buffer:
         buffer = self.port.allocate(nbytes)
@@ -337,7 +401,7 @@ class Card:
             self.queue.start()
             self.queue.wait(self._page.last)
 
-    def _take_receiver(self, nbytes: int) -> Buffer:
+    def take_receiver(self, nbytes: int) -> Buffer:
         """A free buffer for results, of the least size class that holds `nbytes`."""
         size = _SMALLEST_RECEIVE
         while size < nbytes:
@@ -352,7 +416,7 @@ class Card:
                     raise DeviceMemoryError("no memory left to receive results") from error
         return free.pop()
 
-    def _give_receiver(self, buffer: Buffer) -> None:
+    def give_receiver(self, buffer: Buffer) -> None:
         self._receivers[buffer.nbytes].append(buffer)
 
 

@@ -87,32 +87,56 @@ def pack_digits(digits: NDArray[np.uint8], window: int) -> Bytes:
 
 @dataclass(frozen=True)
 class Layout:
-    """How residues modulo `value` lie in the memory of a card of `word_bits` and `elements`."""
+    """How residues modulo `value` lie in a card's memory, and how its rings walk through them.
+
+    Attributes:
+        value: N, the modulus.
+        word_bits: W, bits of a digit.
+        elements: P, processing elements a ring.
+        digits_per_word: g; a ring takes words of ``V = g * W`` bits, g digits each.
+    """
 
     value: int
     word_bits: int
     elements: int
+    digits_per_word: int = 1
+
+    @property
+    def ring_bits(self) -> int:
+        """V: bits of a ring word."""
+        return self.digits_per_word * self.word_bits
 
     @cached_property
     def digits(self) -> int:
         """k: digits of a residue, even."""
-        k = -(-(self.value.bit_length() + self.word_bits + 2) // self.word_bits)
+        words = -(-(self.value.bit_length() + self.ring_bits + 2) // self.ring_bits)
+        k = words * self.digits_per_word
         return k + k % 2
+
+    @property
+    def ring_words(self) -> int:
+        """Ring words of a residue: k / g."""
+        return self.digits // self.digits_per_word
 
     @cached_property
     def passes(self) -> int:
         """Passes of a product through a ring."""
-        return -(-self.digits // self.elements)
+        return -(-self.ring_words // self.elements)
 
     @property
     def slots(self) -> int:
         """Ring cycles that one pass of one product occupies."""
-        return max(self.digits, self.elements) + 1
+        return max(self.ring_words, self.elements) + 1
 
     @property
     def residue_bytes(self) -> int:
         """Bytes of one residue in card memory."""
         return 8 * self.digits
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of the modulus block."""
+        return 8 * abi.MODULUS_HEADER_WORDS + len(ModulusVector) * self.residue_bytes
 
     @property
     def one_offset(self) -> int:
@@ -121,13 +145,14 @@ class Layout:
 
     def block(self) -> Bytes:
         """The modulus block, ``(32 + 40 k,) uint8``."""
-        word = 1 << self.word_bits
+        word = 1 << self.ring_bits
         n0inv = pow(-self.value, -1, word)
         tilde = self.value * n0inv
-        r = pow(2, self.word_bits * self.passes * self.elements, tilde)
+        r = pow(2, self.ring_bits * self.passes * self.elements, tilde)
         header = np.zeros(abi.MODULUS_HEADER_WORDS, "<u8")
         header[ModulusWord.K] = self.digits
-        header[ModulusWord.N0INV] = n0inv
+        header[ModulusWord.N0INV] = n0inv & ((1 << self.word_bits) - 1)
+        header[ModulusWord.N0INV_UPPER] = n0inv >> self.word_bits
         vector = {
             ModulusVector.M: (tilde + 1) // word,
             ModulusVector.N: self.value,

@@ -25,16 +25,20 @@ import numpy as np
 from residue.card._port import Bytes
 from residue.errors import BackendError, DeviceError, DeviceTimeout
 
-__all__ = ["PynqPort", "board_in_sight", "open_board"]
+__all__ = ["PynqPort", "board_cards", "board_in_sight", "open_board"]
 
 _CARD = "residue:residue:residue_card"
 _OVERLAY = "RESIDUE_OVERLAY"
 _REMOTE = "PYNQ_REMOTE_DEVICES"
 # Seconds after which an unanswered call to a remote board is given up.
 _DEADLINE = 60.0
+# Sensors looked for on a board's hwmon bus.
+_HWMON_CHIPS = 3
+_HWMON_CHANNELS = 2
 
 _lock = threading.Lock()
 _remotes: dict[str, Any] = {}
+_overlays: dict[tuple[str | None, Path], Any] = {}
 
 
 def board_in_sight() -> bool:
@@ -50,8 +54,9 @@ def open_board(address: str | None = None, overlay: str | None = None) -> PynqPo
     """Load the card's overlay on a board.
 
     Args:
-        address: of a board that serves PYNQ.remote; None: the first device that `pynq` finds
-            (``PYNQ_REMOTE_DEVICES`` names remote ones).
+        address: of a board that serves PYNQ.remote; None or empty: the first device that `pynq`
+            finds (``PYNQ_REMOTE_DEVICES`` names remote ones). ``#N`` at its end means card N of
+            several in one overlay, which is then loaded once a process.
         overlay: the bitstream, with its `.hwh` beside it; None: the file that ``RESIDUE_OVERLAY``
             names.
 
@@ -59,25 +64,70 @@ def open_board(address: str | None = None, overlay: str | None = None) -> PynqPo
         BackendError: `pynq` is not installed, or no overlay is named.
         DeviceError: there is no board, it does not answer, or the overlay holds no card.
     """
+    bitfile = _bitfile(overlay)
+    address, chosen, number = (address or "").partition("#")
+    if chosen and not number.isdecimal():
+        raise BackendError(f"#{number} is not the number of a card: expected #0, #1, ...")
+    with _lock, _translated(address or "the board"), _one_process_at_a_time():
+        pynq, device, cards = _load(address or None, bitfile, shared=bool(chosen))
+        if int(number or 0) < len(cards):
+            ip = cards[int(number or 0)]
+            memory = _memory_of(device, ip)
+            return PynqPort(pynq, device, ip["phys_addr"], ip["addr_range"], memory)
+    if cards:
+        raise DeviceError(f"the overlay {bitfile.name} has cards #0 to #{len(cards) - 1}")
+    raise DeviceError(f"the overlay {bitfile.name} holds no {_CARD}")
+
+
+def board_cards(address: str | None = None, overlay: str | None = None) -> list[str]:
+    """Load the overlay as `open_board` does; the address of each card in it: ``ADDRESS#0``, ...
+
+    Raises:
+        BackendError: as `open_board`.
+        DeviceError: as `open_board`.
+    """
+    bitfile = _bitfile(overlay)
+    with _lock, _translated(address or "the board"), _one_process_at_a_time():
+        _, _, cards = _load(address or None, bitfile, shared=True)
+    if not cards:
+        raise DeviceError(f"the overlay {bitfile.name} holds no {_CARD}")
+    return [f"{address or ''}#{i}" for i in range(len(cards))]
+
+
+def _bitfile(overlay: str | None) -> Path:
     bitfile = Path(overlay or os.environ.get(_OVERLAY, ""))
     if not bitfile.is_file():
         raise BackendError(
             f"no overlay for the card: {_OVERLAY} must name the board's .bit or .xclbin file, "
             f"with its .hwh beside it; it is {str(bitfile)!r}"
         )
-    with _lock, _translated(address or "the board"), _one_process_at_a_time():
-        pynq = _import_pynq(address)
-        if address:
-            device = _remotes[address] = _remotes.get(address) or _connect(address)
-        else:
-            device = pynq.Device.active_device
-        # pynq sets clocks and port widths of whatever device is active.
-        pynq.Device.active_device = device
+    return bitfile
+
+
+def _load(address: str | None, bitfile: Path, *, shared: bool) -> tuple[Any, Any, list[Any]]:
+    """`pynq`, the board and the cards of the overlay; a `shared` one is loaded once a process."""
+    pynq = _import_pynq(address)
+    if address:
+        device = _remotes[address] = _remotes.get(address) or _connect(address)
+    else:
+        device = pynq.Device.active_device
+    # pynq sets clocks and port widths of whatever device is active.
+    pynq.Device.active_device = device
+    loaded = _overlays.get((address, bitfile)) if shared else None
+    if loaded is None:
         loaded = pynq.Overlay(str(bitfile), device=device)
-        for ip in loaded.ip_dict.values():
-            if str(ip.get("type", "")).startswith(_CARD):
-                return PynqPort(pynq, device, ip["phys_addr"], ip["addr_range"])
-    raise DeviceError(f"the overlay {bitfile.name} holds no {_CARD}")
+        if shared:
+            _overlays[address, bitfile] = loaded
+    cards = [
+        ip for _, ip in sorted(loaded.ip_dict.items()) if str(ip.get("type", "")).startswith(_CARD)
+    ]
+    return pynq, device, cards
+
+
+def _memory_of(device: Any, ip: dict[str, Any]) -> Any:
+    """Where a card's buffers must lie: the bank its masters reach, or all the device's memory."""
+    tags = [r["memory"] for r in ip.get("registers", {}).values() if "memory" in r]
+    return device.get_memory_by_name(tags[0]) if tags else device
 
 
 class PynqPort:
@@ -85,9 +135,12 @@ class PynqPort:
 
     has_interrupt = False
 
-    def __init__(self, pynq: Any, device: Any, address: int, length: int) -> None:
+    def __init__(
+        self, pynq: Any, device: Any, address: int, length: int, memory: Any = None
+    ) -> None:
         self._pynq = pynq
         self._device = device
+        self._memory = memory or device
         self._mmio = pynq.MMIO(address, length, device=device)
         self.partial_writes = not device.has_capability("REMOTE")
         self.name = str(getattr(device, "ip_addr", None) or device.name)
@@ -105,7 +158,7 @@ class PynqPort:
     def allocate(self, nbytes: int) -> _Buffer:
         """Allocate a buffer."""
         with _translated(self.name):
-            array = self._pynq.allocate((nbytes,), dtype="u1", target=self._device)
+            array = self._pynq.allocate((nbytes,), dtype="u1", target=self._memory)
             if getattr(array, "buffer_id", None) == "":
                 raise MemoryError(f"the board at {self.name} has no {nbytes} bytes left")
             return _Buffer(array, self.name)
@@ -113,6 +166,33 @@ class PynqPort:
     def wait_interrupt(self, timeout: float) -> bool:
         """Never called: there is no interrupt."""
         raise DeviceError("this board offers no interrupt")
+
+    def sensors(self) -> dict[str, float]:
+        """Temperatures (in degrees Celsius) and powers (in watts) that the board reports.
+
+        Read from the rails of an XRT device, else from the files of hwmon; keys end in ``_c`` or
+        ``_w``. Empty where the board reports nothing.
+        """
+        if (rails := getattr(self._device, "sensors", None)) is not None:
+            powers = {name: rail.power for name, rail in rails.items() if rail.power is not None}
+            return {f"{name}_w": float(sensor.value) for name, sensor in powers.items()}
+        values = {}
+        for chip in range(_HWMON_CHIPS):
+            for kind, unit, scale in (("temp", "c", 1e3), ("power", "w", 1e6)):
+                for channel in range(1, _HWMON_CHANNELS + 1):
+                    text = self._file(f"/sys/class/hwmon/hwmon{chip}/{kind}{channel}_input")
+                    if text.strip().lstrip("-").isdecimal():
+                        values[f"hwmon{chip}_{kind}{channel}_{unit}"] = int(text) / scale
+        return values
+
+    def _file(self, path: str) -> str:
+        """Content of a small file on the board; empty where there is none."""
+        try:
+            if self._device.has_capability("REMOTE"):
+                return bytes(self._device.read_file(path)).decode()
+            return Path(path).read_text(encoding="ascii")
+        except Exception:  # whatever a board answers: it does not report this
+            return ""
 
     def close(self) -> None:
         """Leave the board: its overlay stays loaded, and `pynq` keeps the connection."""

@@ -14,11 +14,16 @@ from residue.backends._protocol import OperationStats
 from residue.card import _abi as abi
 from residue.card._abi import Opcode, Register, Status
 from residue.card._port import Buffer, Port
+from residue.card._records import CommandRecord
 from residue.errors import CommandFailed, DeviceError, DeviceTimeout
 
 __all__ = ["Command", "CommandQueue", "Task"]
 
 _log = logging.getLogger(__name__)
+
+_RECORDS = 16384
+# What a second try may cure.
+_PASSING = frozenset({Status.READ_ERROR, Status.WRITE_ERROR, Status.STORE_ERROR})
 
 
 @dataclass(eq=False, slots=True)
@@ -69,6 +74,7 @@ class Command:
     stride_b: int = 0
     stride_e: int = 0
     stride_dst: int = 0
+    modulus_bits: int = 0
     number: int = 0
 
     def encode(self, raw: np.void) -> None:
@@ -85,15 +91,24 @@ class Command:
 class CommandQueue:
     """Keeps the card supplied with commands and tells what became of them.
 
-    Commands are numbered from 1 in the order of submission and complete in that order.
+    Commands are numbered from 1 in the order of submission and complete in that order. A command
+    that stalls, or fails for a reason that may pass, is repeated once after a reset, with those
+    behind it: what they read stays as it is until they are complete (see `DeviceMemory`).
 
     Args:
         port: the board.
         buffer: memory of the queue; its descriptors are a power of two, 2 .. 1024.
         timeout: seconds without any sign of life after which a card is reset.
+        rings: rings of the card.
+
+    Attributes:
+        records: the last commands completed, oldest first.
+        observer: is told each record at once.
+        resets: how often the card was reset.
+        suspect: a command failed twice for a reason of the card's own.
     """
 
-    def __init__(self, port: Port, buffer: Buffer, timeout: float) -> None:
+    def __init__(self, port: Port, buffer: Buffer, timeout: float, rings: int) -> None:
         self._port = port
         self._buffer = buffer
         self._size = buffer.nbytes // abi.DESCRIPTOR_BYTES
@@ -108,7 +123,11 @@ class CommandQueue:
         self._window = (0, 0)
         self._programmed_window = (0, 0)
         self._error: DeviceError | None = None
+        self._rings = rings
+        self.records: deque[CommandRecord] = deque(maxlen=_RECORDS)
+        self.observer: Callable[[CommandRecord], None] | None = None
         self.resets = 0
+        self.suspect = False
 
     @property
     def error(self) -> DeviceError | None:
@@ -195,12 +214,12 @@ class CommandQueue:
             self._recover(error)
 
     def _start(self) -> None:
+        # Also finds out if somebody else reset the card: it would begin with old descriptors.
+        self._collect(self._port.read32(Register.HEAD))
         if self._running and (
             not self._port.partial_writes or self._window != self._programmed_window
         ):
-            self._collect(self._port.read32(Register.HEAD))
-            if self._running:
-                return
+            return
         if self._window != self._programmed_window:
             self._program_window()
         count = min(self._size - len(self._running), len(self._waiting))
@@ -303,6 +322,11 @@ class CommandQueue:
                 raise DeviceError(
                     f"the card at {self._port.name} answered with the record of another command"
                 )
+            status = int(record["status"])
+            if status in _PASSING:
+                if self._retried != command.number:
+                    raise DeviceError(f"{self._told(command)} failed: {_explain(status)}")
+                self.suspect = True
             self._running.popleft()
             self._complete(command, record)
             self._head = (self._head + 1) & 0xFFFF
@@ -310,16 +334,41 @@ class CommandQueue:
     def _complete(self, command: Command, record: np.void) -> None:
         self._done = command.number
         task = command.task
-        task.stats.device_cycles += int(record["cycles"])
-        task.stats.busy_slots += int(record["busy"])
-        task.stats.products += int(record["products"])
-        status = int(record["status"])
+        fields = {name: int(record[name]) for name in abi.COMPLETION_DTYPE.names or ()}
+        status = fields.pop("status")
+        del fields["tag"]
+        told = CommandRecord(
+            number=command.number,
+            operation=task.name,
+            opcode=command.opcode,
+            status=status,
+            count=command.count,
+            length=command.length,
+            modulus_bits=command.modulus_bits,
+            epoch=self.resets,
+            noticed=time.perf_counter(),
+            **fields,
+        )
+        self.records.append(told)
+        if self.observer is not None:
+            self.observer(told)
+        stats = task.stats
+        stats.device_cycles += fields["cycles"]
+        stats.ring_slots += fields["cycles"] * self._rings
+        stats.busy_slots += fields["busy"]
+        stats.products += fields["products"]
+        stats.stalls += fields["stalls"]
+        stats.read_bytes += fields["read_bytes"]
+        stats.write_bytes += fields["write_bytes"]
         if status != Status.OK and task.error is None:
-            task.error = CommandFailed(
-                f"{command.opcode.name} of operation {task.name} failed on the card at "
-                f"{self._port.name}: {_explain(status)}"
-            )
+            task.error = CommandFailed(f"{self._told(command)} failed: {_explain(status)}")
         task.settle(self._done)
+
+    def _told(self, command: Command) -> str:
+        return (
+            f"{command.opcode.name} of operation {command.task.name} on the card at "
+            f"{self._port.name}"
+        )
 
     def _recover(self, error: DeviceError) -> None:
         """Reset the card and repeat the commands it did not complete; once for each of them."""

@@ -93,6 +93,9 @@ def encode(x: Any, *, exponent: int | None = None, precision: float | None = Non
         EncodingError: NaN, infinity or an unsupported dtype.
     """
     values = np.asarray(x)
+    if values.dtype.kind == "f" and not isinstance(x, (np.ndarray, np.generic, float)):
+        # numpy takes a list for floats when it holds an integer of 64 bits and smaller ones
+        values = np.asarray(x, dtype=object)
     if values.dtype.kind == "O":
         values = _from_objects(values)
     if values.dtype.kind not in "biufO":

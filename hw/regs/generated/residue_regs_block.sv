@@ -247,6 +247,7 @@ module residue_regs_block (
         logic CAP1;
         logic CAP2;
         logic CAP3;
+        logic CAP4;
         logic COUNTERS;
     } decoded_reg_strb_t;
     decoded_reg_strb_t decoded_reg_strb;
@@ -286,6 +287,7 @@ module residue_regs_block (
         decoded_reg_strb.CAP1 = cpuif_req_masked & (cpuif_addr == 12'h4c) & !cpuif_req_is_wr;
         decoded_reg_strb.CAP2 = cpuif_req_masked & (cpuif_addr == 12'h50) & !cpuif_req_is_wr;
         decoded_reg_strb.CAP3 = cpuif_req_masked & (cpuif_addr == 12'h54) & !cpuif_req_is_wr;
+        decoded_reg_strb.CAP4 = cpuif_req_masked & (cpuif_addr == 12'h58) & !cpuif_req_is_wr;
         decoded_reg_strb.COUNTERS = cpuif_req_masked & (cpuif_addr >= 12'h80) & (cpuif_addr <= 12'h80 + 12'h3f);
         is_external |= cpuif_req_masked & (cpuif_addr >= 12'h80) & (cpuif_addr <= 12'h80 + 12'h3f);
         is_valid_rw |= cpuif_req_masked & (cpuif_addr >= 12'h80) & (cpuif_addr <= 12'h80 + 12'h3f);
@@ -957,7 +959,7 @@ module residue_regs_block (
         end
         if(rd_mux_addr == 12'h44) begin
             readback_data_var[15:0] = 16'h0;
-            readback_data_var[31:16] = 16'h1;
+            readback_data_var[31:16] = 16'h2;
         end
         if(rd_mux_addr == 12'h48) begin
             readback_data_var[7:0] = hwif_in.CAP0.WORD_BITS.next;
@@ -975,6 +977,10 @@ module residue_regs_block (
         end
         if(rd_mux_addr == 12'h54) begin
             readback_data_var[15:0] = hwif_in.CAP3.TABLE_ENTRIES.next;
+        end
+        if(rd_mux_addr == 12'h58) begin
+            readback_data_var[7:0] = hwif_in.CAP4.DIGITS_PER_WORD.next;
+            readback_data_var[15:8] = hwif_in.CAP4.MASTERS.next;
         end
         if((rd_mux_addr >= 12'h80) && (rd_mux_addr <= 12'h80 + 12'h3f)) begin
             readback_data_var = hwif_in.COUNTERS.rd_data;

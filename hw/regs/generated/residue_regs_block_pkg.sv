@@ -115,6 +115,19 @@ package residue_regs_block_pkg;
     } residue_regs__CAP3__in_t;
 
     typedef struct {
+        logic [7:0] next;
+    } residue_regs__CAP4__DIGITS_PER_WORD__in_t;
+
+    typedef struct {
+        logic [7:0] next;
+    } residue_regs__CAP4__MASTERS__in_t;
+
+    typedef struct {
+        residue_regs__CAP4__DIGITS_PER_WORD__in_t DIGITS_PER_WORD;
+        residue_regs__CAP4__MASTERS__in_t MASTERS;
+    } residue_regs__CAP4__in_t;
+
+    typedef struct {
         logic rd_ack;
         logic [31:0] rd_data;
         logic wr_ack;
@@ -129,6 +142,7 @@ package residue_regs_block_pkg;
         residue_regs__CAP1__in_t CAP1;
         residue_regs__CAP2__in_t CAP2;
         residue_regs__CAP3__in_t CAP3;
+        residue_regs__CAP4__in_t CAP4;
         residue_regs__COUNTERS__external__in_t COUNTERS;
     } residue_regs__in_t;
 

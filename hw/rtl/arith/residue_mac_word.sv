@@ -1,6 +1,6 @@
 // Word by word: one step of a multiword sum t + a*b in redundant digits.
 //
-//   sum_j s_j * 2^(W*j) = sum_j (t_j + a_j * b) * 2^(W*j),   W = 3 * DigitBits
+//   sum_j s_j * 2^(W*j) = sum_j (t_j + a_j * b) * 2^(W*j),   W = WordBits
 //
 // Words arrive one a cycle, least significant first. A redundant word is two limbs of weights 1 and
 // 2^H, H = ceil(W/2), of H + 2 bits each; carries between limbs and words stay unresolved, so no
@@ -14,19 +14,19 @@
 // DropFirst the first word is of no further use (it is the quotient digit), so its carry is added
 // to the next word.
 //
-// Ranges:     a_i, b_i [0, 2^W); t0_i, t1_i [0, 2^(H+2)); s0_o, s1_o likewise.
+// Ranges:     a_i, b_i [0, 2^W); t0_i, t1_i [0, 2^(H+2)); s0_o [0, 3 * 2^H), s1_o [0, 3 * 2^U).
 // Latency:    8 cycles from a_i; t stands one cycle after its a. Independent of data.
 // Throughput: one word a cycle; an operand's first word is marked by first_i, takes b_i with it and
 //             cuts the carries of what went before. The word after the last one must be zero.
-// Cost:       6 DSP48E2; about 110 LUT.
+// Cost:       6 DSP48; about 110 LUT. Adders of at most H + 2 bits.
 // Source:     carry-save Montgomery; carries move on by weight, word by word.
 // Not for:    canonical words (residue_normalise).
 `default_nettype none
 
 module residue_mac_word #(
-    parameter int unsigned DigitBits = 17,
+    parameter int unsigned WordBits = 51,
     parameter bit DropFirst = 1'b0,
-    localparam int unsigned W = 3 * DigitBits,
+    localparam int unsigned W = WordBits,
     localparam int unsigned H = (W + 1) / 2,
     localparam int unsigned T = H + 2
 ) (
@@ -43,7 +43,8 @@ module residue_mac_word #(
 );
 
   localparam int unsigned U = W - H;
-  localparam int unsigned D = DigitBits;
+  // The cascade of a slice shifts by 17 bits; words of toy size are cut into three as well.
+  localparam int unsigned D = W < 35 ? (W + 2) / 3 : 17;
 
   // first_q[n]: first_i, n + 1 cycles ago.
   logic [7:0] first_q;
@@ -51,26 +52,26 @@ module residue_mac_word #(
   assign first_o = first_q[7];
 
   wire [2:0] load_b = {first_q[1:0], first_i};
-  wire [2*D-1:0] z0_lo, z1_lo;
-  wire [H+D-1:0] z0_hi;
-  wire [U+D-1:0] z1_hi;
+  wire [3*D-1:0] b = (3 * D)'(b_i);
+  wire [H+3*D:0] z0;
+  wire [U+3*D:0] z1;
 
-  residue_mac_chain #(.DigitBits(D), .ABits(H), .CBits(T)) u_chain0 (
-      .clk, .a_i(a_i[H-1:0]), .c_i(t0_i), .clear_c_i(clear_t_i), .b_i, .load_b_i(load_b),
-      .z_lo_o(z0_lo), .z_hi_o(z0_hi)
+  residue_mac_chain #(.DigitBits(D), .ABits(H), .CBits(T + 1)) u_chain0 (
+      .clk, .a_i(a_i[H-1:0]), .d_i(H'(0)), .c_i({1'b0, t0_i}), .clear_c_i(clear_t_i), .b_i(b),
+      .load_b_i(load_b), .z_lo_o(z0[2*D-1:0]), .z_hi_o(z0[H+3*D:2*D])
   );
-  residue_mac_chain #(.DigitBits(D), .ABits(U), .CBits(T)) u_chain1 (
-      .clk, .a_i(a_i[W-1:H]), .c_i(t1_i), .clear_c_i(clear_t_i), .b_i, .load_b_i(load_b),
-      .z_lo_o(z1_lo), .z_hi_o(z1_hi)
+  residue_mac_chain #(.DigitBits(D), .ABits(U), .CBits(T + 1)) u_chain1 (
+      .clk, .a_i(a_i[W-1:H]), .d_i(U'(0)), .c_i({1'b0, t1_i}), .clear_c_i(clear_t_i), .b_i(b),
+      .load_b_i(load_b), .z_lo_o(z1[2*D-1:0]), .z_hi_o(z1[U+3*D:2*D])
   );
 
   // Slices by weight, all of one word (6 cycles after its a).
-  wire [H-1:0] z0_word_lo = z0_lo[H-1:0];
-  wire [U-1:0] z0_word_hi = {z0_hi[D-1:0], z0_lo[2*D-1:H]};
-  wire [H-1:0] z0_next    = z0_hi[H+D-1:D];
-  wire [U-1:0] z1_word_hi = z1_lo[U-1:0];
-  wire [H-1:0] z1_next_lo = {z1_hi[D-1:0], z1_lo[2*D-1:U]};
-  wire [U-1:0] z1_next_hi = z1_hi[U+D-1:D];
+  wire [H-1:0] z0_word_lo = z0[H-1:0];
+  wire [U-1:0] z0_word_hi = z0[W-1:H];
+  wire [H-1:0] z0_next    = z0[W+:H];
+  wire [U-1:0] z1_word_hi = z1[U-1:0];
+  wire [H-1:0] z1_next_lo = z1[W-1:U];
+  wire [U-1:0] z1_next_hi = z1[W+:U];
 
   logic [H:0] next_lo_q;
   logic [U-1:0] next_hi_q, prev_hi_q;

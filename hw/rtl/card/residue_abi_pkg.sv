@@ -34,11 +34,13 @@ package residue_abi_pkg;
     StatusReadError = 8'd24,
     StatusWriteError = 8'd25,
     StatusSelftestFailed = 8'd26,
-    StatusBadStride = 8'd27
+    StatusBadStride = 8'd27,
+    StatusStoreError = 8'd28
   } status_e;
 
   // Masks of command_t.flags
   localparam logic [15:0] FlagInitFromA = 16'd1;
+  localparam logic [15:0] FlagModulusPerElement = 16'd2;
 
   typedef struct packed {
     logic [15:0] stride_dst;
@@ -59,7 +61,10 @@ package residue_abi_pkg;
   } command_t;
 
   typedef struct packed {
-    logic [255:0] reserved;
+    logic [63:0] write_bytes;
+    logic [63:0] read_bytes;
+    logic [63:0] stalls;
+    logic [63:0] started;
     logic [63:0] products;
     logic [63:0] busy;
     logic [63:0] cycles;
@@ -76,6 +81,7 @@ package residue_abi_pkg;
   localparam int unsigned ModulusHeaderWords = 4;
   localparam int unsigned ModulusKWord = 0;
   localparam int unsigned ModulusN0invWord = 1;
+  localparam int unsigned ModulusN0invUpperWord = 2;
   localparam int unsigned ModulusVectorM = 0;
   localparam int unsigned ModulusVectorN = 1;
   localparam int unsigned ModulusVectorR2 = 2;

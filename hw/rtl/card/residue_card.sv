@@ -1,114 +1,112 @@
-// The card: registers, command processor, engine and DMA behind AXI4-Lite and one AXI4 master.
+// The card: registers, command processor and clusters of lanes behind AXI4-Lite and AXI4 masters.
 //
+// Rings lanes share Masters AXI4 masters evenly; every master reaches the same memory. What passes
+// between the command processor and the clusters is registered on the way, so that a cluster may
+// stand on a die of its own.
 // A Zynq IP under an Overlay and an Alveo kernel alike. Interface: docs/card-abi.md and
 // docs/registers.md; parameters: hw/configs.yaml.
 `default_nettype none
 
 module residue_card
   import residue_engine_pkg::*;
-  import residue_abi_pkg::*;
 #(
-  parameter int unsigned DigitBits       = 17,
+  parameter int unsigned WordBits        = 51,
+  parameter bit          Karatsuba       = 1'b0,
   parameter int unsigned Elements        = 21,
   parameter int unsigned Rings           = 1,
+  parameter int unsigned Masters         = 1,
   parameter int unsigned Contexts        = 128,
   parameter int unsigned MaxModulusBits  = 4096,
   parameter int unsigned MaxExponentBits = 4096,
   parameter int unsigned AxiDataBits     = 128,
-  parameter int unsigned TableEntries    = 520
+  parameter int unsigned TableEntries    = 528
 ) (
-  input  wire  logic                     clk,
-  input  wire  logic                     rst_n,
-  output       logic                     interrupt_o,
+  input  wire  logic                                    clk,
+  input  wire  logic                                    rst_n,
+  output       logic                                    interrupt_o,
   // AXI4-Lite control
-  input  wire  logic [11:0]              s_axil_awaddr,
-  input  wire  logic [2:0]               s_axil_awprot,
-  input  wire  logic                     s_axil_awvalid,
-  output       logic                     s_axil_awready,
-  input  wire  logic [31:0]              s_axil_wdata,
-  input  wire  logic [3:0]               s_axil_wstrb,
-  input  wire  logic                     s_axil_wvalid,
-  output       logic                     s_axil_wready,
-  output       logic [1:0]               s_axil_bresp,
-  output       logic                     s_axil_bvalid,
-  input  wire  logic                     s_axil_bready,
-  input  wire  logic [11:0]              s_axil_araddr,
-  input  wire  logic [2:0]               s_axil_arprot,
-  input  wire  logic                     s_axil_arvalid,
-  output       logic                     s_axil_arready,
-  output       logic [31:0]              s_axil_rdata,
-  output       logic [1:0]               s_axil_rresp,
-  output       logic                     s_axil_rvalid,
-  input  wire  logic                     s_axil_rready,
-  // AXI4 master to card memory
-  output       logic [0:0]               m_axi_arid,
-  output       logic [63:0]              m_axi_araddr,
-  output       logic [7:0]               m_axi_arlen,
-  output       logic [2:0]               m_axi_arsize,
-  output       logic [1:0]               m_axi_arburst,
-  output       logic [3:0]               m_axi_arcache,
-  output       logic [2:0]               m_axi_arprot,
-  output       logic                     m_axi_arvalid,
-  input  wire  logic                     m_axi_arready,
-  input  wire  logic [0:0]               m_axi_rid,
-  input  wire  logic [AxiDataBits-1:0]   m_axi_rdata,
-  input  wire  logic [1:0]               m_axi_rresp,
-  input  wire  logic                     m_axi_rlast,
-  input  wire  logic                     m_axi_rvalid,
-  output       logic                     m_axi_rready,
-  output       logic [0:0]               m_axi_awid,
-  output       logic [63:0]              m_axi_awaddr,
-  output       logic [7:0]               m_axi_awlen,
-  output       logic [2:0]               m_axi_awsize,
-  output       logic [1:0]               m_axi_awburst,
-  output       logic [3:0]               m_axi_awcache,
-  output       logic [2:0]               m_axi_awprot,
-  output       logic                     m_axi_awvalid,
-  input  wire  logic                     m_axi_awready,
-  output       logic [AxiDataBits-1:0]   m_axi_wdata,
-  output       logic [AxiDataBits/8-1:0] m_axi_wstrb,
-  output       logic                     m_axi_wlast,
-  output       logic                     m_axi_wvalid,
-  input  wire  logic                     m_axi_wready,
-  input  wire  logic [0:0]               m_axi_bid,
-  input  wire  logic [1:0]               m_axi_bresp,
-  input  wire  logic                     m_axi_bvalid,
-  output       logic                     m_axi_bready
+  input  wire  logic [11:0]                             s_axil_awaddr,
+  input  wire  logic [2:0]                              s_axil_awprot,
+  input  wire  logic                                    s_axil_awvalid,
+  output       logic                                    s_axil_awready,
+  input  wire  logic [31:0]                             s_axil_wdata,
+  input  wire  logic [3:0]                              s_axil_wstrb,
+  input  wire  logic                                    s_axil_wvalid,
+  output       logic                                    s_axil_wready,
+  output       logic [1:0]                              s_axil_bresp,
+  output       logic                                    s_axil_bvalid,
+  input  wire  logic                                    s_axil_bready,
+  input  wire  logic [11:0]                             s_axil_araddr,
+  input  wire  logic [2:0]                              s_axil_arprot,
+  input  wire  logic                                    s_axil_arvalid,
+  output       logic                                    s_axil_arready,
+  output       logic [31:0]                             s_axil_rdata,
+  output       logic [1:0]                              s_axil_rresp,
+  output       logic                                    s_axil_rvalid,
+  input  wire  logic                                    s_axil_rready,
+  // AXI4 masters to card memory
+  output       logic [Masters-1:0][0:0]                 m_axi_arid,
+  output       logic [Masters-1:0][63:0]                m_axi_araddr,
+  output       logic [Masters-1:0][7:0]                 m_axi_arlen,
+  output       logic [Masters-1:0][2:0]                 m_axi_arsize,
+  output       logic [Masters-1:0][1:0]                 m_axi_arburst,
+  output       logic [Masters-1:0][3:0]                 m_axi_arcache,
+  output       logic [Masters-1:0][2:0]                 m_axi_arprot,
+  output       logic [Masters-1:0]                      m_axi_arvalid,
+  input  wire  logic [Masters-1:0]                      m_axi_arready,
+  input  wire  logic [Masters-1:0][0:0]                 m_axi_rid,
+  input  wire  logic [Masters-1:0][AxiDataBits-1:0]     m_axi_rdata,
+  input  wire  logic [Masters-1:0][1:0]                 m_axi_rresp,
+  input  wire  logic [Masters-1:0]                      m_axi_rlast,
+  input  wire  logic [Masters-1:0]                      m_axi_rvalid,
+  output       logic [Masters-1:0]                      m_axi_rready,
+  output       logic [Masters-1:0][0:0]                 m_axi_awid,
+  output       logic [Masters-1:0][63:0]                m_axi_awaddr,
+  output       logic [Masters-1:0][7:0]                 m_axi_awlen,
+  output       logic [Masters-1:0][2:0]                 m_axi_awsize,
+  output       logic [Masters-1:0][1:0]                 m_axi_awburst,
+  output       logic [Masters-1:0][3:0]                 m_axi_awcache,
+  output       logic [Masters-1:0][2:0]                 m_axi_awprot,
+  output       logic [Masters-1:0]                      m_axi_awvalid,
+  input  wire  logic [Masters-1:0]                      m_axi_awready,
+  output       logic [Masters-1:0][AxiDataBits-1:0]     m_axi_wdata,
+  output       logic [Masters-1:0][AxiDataBits/8-1:0]   m_axi_wstrb,
+  output       logic [Masters-1:0]                      m_axi_wlast,
+  output       logic [Masters-1:0]                      m_axi_wvalid,
+  input  wire  logic [Masters-1:0]                      m_axi_wready,
+  input  wire  logic [Masters-1:0][0:0]                 m_axi_bid,
+  input  wire  logic [Masters-1:0][1:0]                 m_axi_bresp,
+  input  wire  logic [Masters-1:0]                      m_axi_bvalid,
+  output       logic [Masters-1:0]                      m_axi_bready
 );
 
-  localparam int unsigned WordBits    = 3 * DigitBits;
-  localparam int unsigned MaxWords    = f_k_max(MaxModulusBits, WordBits);
-  localparam int unsigned NRowBits    = $clog2(MaxWords / 2);
+  localparam int unsigned DigitsPerWord = Karatsuba ? 2 : 1;
+  localparam int unsigned Lanes       = Rings / Masters;
+  localparam int unsigned MaxWords    = f_k_max(MaxModulusBits, WordBits, DigitsPerWord);
   localparam int unsigned EmitResults = 16;
+  localparam int unsigned RingBits    = (Rings > 1) ? $clog2(Rings) : 1;
   localparam int unsigned RowBits     = f_row_bits(f_acc_rows(Contexts, MaxWords),
                                                    f_tab_rows(TableEntries, MaxWords),
                                                    f_exp_rows(Contexts, MaxExponentBits));
 
-  if (AxiDataBits != 128) begin : g_axi_check
-    $error("AxiDataBits: a beat is one row of two 64-bit words, 128 bits");
+  if (Rings == 0 || Masters == 0 || Rings % Masters != 0) begin : g_rings_check
+    $error("Rings: a multiple of Masters");
   end
-  if (Rings != 1) begin : g_rings_check
-    $error("Rings: this card has one ring");
-  end
-
-  // Where read data goes, carried as the request's tag
-  typedef struct packed {
-    logic [2:0]         store;   // 0 accumulators, 1 tables, 2 exponents, 3 M, 4 index, 5 N, 6 commands
-    logic [RowBits-1:0] row;
-    logic [2:0]         what;    // 1 initial, 2 exponent, 3 table row, 4 operand
-  } read_tag_t;
 
   // ---- Registers -----------------------------------------------------------------------------------
   logic start, ready, done, commands_idle, soft_reset;
   logic [63:0] queue_base, mem_base, mem_limit;
   logic [15:0] queue_size, tail, head;
-  logic slot_busy, product, stall, command_done, command_error;
-  logic read_idle, write_idle;
+  logic command_done, command_error;
+  logic [7:0]  inc_busy_q, inc_products_q, inc_stalls_q;
+  logic [15:0] inc_read_bytes_q, inc_write_bytes_q;
+  logic [Masters-1:0] read_idle, write_idle;
 
   residue_regs #(
-    .WordBits(WordBits), .Elements(Elements), .Rings(Rings), .AxiDataBits(AxiDataBits),
-    .MaxModulusBits(MaxModulusBits), .MaxExponentBits(MaxExponentBits), .Contexts(Contexts),
-    .MaxWords(MaxWords), .TableEntries(TableEntries)
+    .WordBits(WordBits), .DigitsPerWord(DigitsPerWord), .Elements(Elements), .Rings(Rings),
+    .Masters(Masters), .AxiDataBits(AxiDataBits), .MaxModulusBits(MaxModulusBits),
+    .MaxExponentBits(MaxExponentBits), .Contexts(Contexts), .MaxWords(MaxWords),
+    .TableEntries(TableEntries)
   ) i_regs (
     .clk, .rst_n,
     .s_axil_awaddr, .s_axil_awprot, .s_axil_awvalid, .s_axil_awready,
@@ -117,186 +115,187 @@ module residue_card
     .s_axil_araddr, .s_axil_arprot, .s_axil_arvalid, .s_axil_arready,
     .s_axil_rdata, .s_axil_rresp, .s_axil_rvalid, .s_axil_rready,
     .start_o(start), .ready_i(ready), .done_i(done),
-    .idle_i(commands_idle && read_idle && write_idle),
+    .idle_i(commands_idle && (&read_idle) && (&write_idle)),
     .soft_reset_o(soft_reset), .interrupt_o,
     .queue_base_o(queue_base), .queue_size_o(queue_size), .tail_o(tail), .head_i(head),
     .mem_base_o(mem_base), .mem_limit_o(mem_limit),
-    .inc_busy_i(slot_busy), .inc_products_i(product),
-    .inc_read_beats_i(m_axi_rvalid && m_axi_rready),
-    .inc_write_beats_i(m_axi_wvalid && m_axi_wready),
-    .inc_stalls_i(stall), .inc_commands_i(command_done), .inc_errors_i(command_error)
+    .inc_busy_i(inc_busy_q), .inc_products_i(inc_products_q),
+    .inc_read_bytes_i(inc_read_bytes_q), .inc_write_bytes_i(inc_write_bytes_q),
+    .inc_stalls_i(inc_stalls_q), .inc_commands_i(command_done), .inc_errors_i(command_error)
   );
 
   wire logic core_rst_n = rst_n && !soft_reset;
 
   // ---- Command processor ---------------------------------------------------------------------------
-  job_t job;
-  logic job_start, job_abort, job_flush, job_clear;
+  job_t      job;
+  lane_job_t share;
+  logic      share_valid, job_start, job_abort, job_flush, job_clear, error_clear;
+  logic [RingBits-1:0] share_ring;
   logic [WordBits-1:0] n0inv;
-  logic engine_busy, loader_busy, storer_busy, storer_waiting, mismatch;
-  logic read_window_error, read_axi_error, write_window_error, write_axi_error, error_clear;
+  lane_state_t state_q;
+  logic [Masters-1:0] read_window_error, read_axi_error, write_window_error, write_axi_error;
+  logic read_idle_q, write_idle_q;
+  logic read_window_error_q, read_axi_error_q, write_window_error_q, write_axi_error_q;
 
-  logic cmd_read_valid, cmd_read_ready;
-  logic [63:0] cmd_read_addr;
-  logic [15:0] cmd_read_beats;
-  logic [2:0] cmd_read_store;
+  logic               cmd_read_valid;
+  logic [Masters-1:0] cmd_read_ready;
+  logic [63:0]        cmd_read_addr;
+  logic [15:0]        cmd_read_rows;
+  logic [2:0]         cmd_read_store;
   logic [RowBits-1:0] cmd_read_row;
-  logic cmd_write_valid, cmd_write_ready, cmd_data_valid, cmd_data_ready;
-  logic [63:0] cmd_write_addr;
-  logic [15:0] cmd_write_beats;
-  logic [127:0] cmd_data;
+  logic [Masters-1:0] answer_valid, answer_last, modulus_even;
+  logic [Masters-1:0][127:0] answer_data;
+  logic               cmd_write_valid, cmd_data_valid, cmd_data_last;
+  logic [Masters-1:0] cmd_write_ready, cmd_data_ready;
+  logic [63:0]        cmd_write_addr;
+  logic [15:0]        cmd_write_rows;
+  logic [127:0]       cmd_data;
 
-  // Read data
-  logic read_valid, read_ready, read_last, read_error;
-  logic [AxiDataBits-1:0] read_data;
-  read_tag_t read_tag;
-  logic [RowBits-1:0] read_beat_q;
-  wire logic read_taken = read_valid && read_ready;
-  wire logic [RowBits-1:0] read_row = read_tag.row + read_beat_q;
-  wire logic [2*WordBits-1:0] read_pair = {read_data[64 +: WordBits], read_data[0 +: WordBits]};
-  wire logic n_wen = read_taken && (read_tag.store == 3'd5);
+  wire logic unused = &{1'b0, answer_valid, answer_last, answer_data, modulus_even,
+                        cmd_write_ready, cmd_data_ready};
+
+  // Every cluster reads the modulus for its lanes; the first one serves the command processor.
+  wire logic cmd_read_all   = (cmd_read_store != 3'd6);
+  wire logic cmd_read_taken = cmd_read_all ? &cmd_read_ready : cmd_read_ready[0];
 
   residue_commands #(
-    .WordBits(WordBits), .Elements(Elements), .MaxWords(MaxWords), .Contexts(Contexts),
-    .TableEntries(TableEntries), .MaxExponentBits(MaxExponentBits), .EmitResults(EmitResults),
-    .RowBits(RowBits)
+    .WordBits(WordBits), .Karatsuba(Karatsuba), .Elements(Elements), .Rings(Rings),
+    .MaxWords(MaxWords), .Contexts(Contexts), .TableEntries(TableEntries),
+    .MaxExponentBits(MaxExponentBits), .EmitResults(EmitResults), .RowBits(RowBits)
   ) i_commands (
     .clk, .rst_n(core_rst_n),
     .start_i(start), .ready_o(ready), .done_o(done), .idle_o(commands_idle),
     .queue_base_i(queue_base), .queue_size_i(queue_size), .tail_i(tail), .head_o(head),
     .command_o(command_done), .error_o(command_error),
-    .job_o(job), .start_o(job_start), .abort_o(job_abort), .flush_o(job_flush),
+    .job_o(job), .share_valid_o(share_valid), .share_ring_o(share_ring), .share_o(share),
+    .start_o(job_start), .abort_o(job_abort), .flush_o(job_flush),
     .clear_o(job_clear), .n0inv_o(n0inv),
-    .engine_busy_i(engine_busy), .loader_busy_i(loader_busy), .storer_busy_i(storer_busy),
-    .storer_waiting_i(storer_waiting), .mismatch_i(mismatch),
-    .modulus_even_i(n_wen && (read_row == '0) && !read_data[0]),
-    .slot_busy_i(slot_busy), .product_i(product),
-    .read_idle_i(read_idle), .write_idle_i(write_idle),
-    .read_window_error_i(read_window_error), .read_axi_error_i(read_axi_error),
-    .write_window_error_i(write_window_error), .write_axi_error_i(write_axi_error),
+    .engine_busy_i(state_q.engine_busy), .loader_busy_i(state_q.loader_busy),
+    .storer_busy_i(state_q.storer_busy), .storer_waiting_i(state_q.storer_waiting),
+    .mismatch_i(state_q.mismatch), .store_error_i(state_q.store_error),
+    .element_modulus_bad_i(state_q.bad_modulus), .element_modulus_even_i(state_q.even_modulus),
+    .modulus_even_i(modulus_even[0]),
+    .inc_busy_i(inc_busy_q), .inc_products_i(inc_products_q), .inc_stalls_i(inc_stalls_q),
+    .inc_read_bytes_i(inc_read_bytes_q), .inc_write_bytes_i(inc_write_bytes_q),
+    .read_idle_i(read_idle_q), .write_idle_i(write_idle_q),
+    .read_window_error_i(read_window_error_q), .read_axi_error_i(read_axi_error_q),
+    .write_window_error_i(write_window_error_q), .write_axi_error_i(write_axi_error_q),
     .error_clear_o(error_clear),
-    .m_read_valid(cmd_read_valid), .m_read_ready(cmd_read_ready), .m_read_addr(cmd_read_addr),
-    .m_read_beats(cmd_read_beats), .m_read_store(cmd_read_store), .m_read_row(cmd_read_row),
-    .s_answer_valid(read_taken && (read_tag.store == 3'd6)), .s_answer_last(read_last),
-    .s_answer_data(read_data),
-    .m_write_valid(cmd_write_valid), .m_write_ready(cmd_write_ready),
-    .m_write_addr(cmd_write_addr), .m_write_beats(cmd_write_beats),
-    .m_data_valid(cmd_data_valid), .m_data_ready(cmd_data_ready), .m_data(cmd_data)
+    .m_read_valid(cmd_read_valid), .m_read_ready(cmd_read_taken), .m_read_addr(cmd_read_addr),
+    .m_read_rows(cmd_read_rows), .m_read_store(cmd_read_store), .m_read_row(cmd_read_row),
+    .s_answer_valid(answer_valid[0]), .s_answer_last(answer_last[0]),
+    .s_answer_data(answer_data[0]),
+    .m_write_valid(cmd_write_valid), .m_write_ready(cmd_write_ready[0]),
+    .m_write_addr(cmd_write_addr), .m_write_rows(cmd_write_rows),
+    .m_data_valid(cmd_data_valid), .m_data_ready(cmd_data_ready[0]), .m_data(cmd_data),
+    .m_data_last(cmd_data_last)
   );
 
-  // ---- Loader --------------------------------------------------------------------------------------
-  logic load_valid, load_ready;
-  logic [63:0] load_addr;
-  logic [15:0] load_beats;
-  logic [2:0] load_store, load_event;
-  logic [RowBits-1:0] load_row;
-  logic retire, retire_round, retire_group;
+  // ---- Clusters ------------------------------------------------------------------------------------
+  lane_state_t [Rings-1:0] lane_state;
+  lane_count_t [Rings-1:0] lane_count;
+  logic [Masters-1:0] read_beat, write_beat;
 
-  residue_loader #(.RowBits(RowBits), .MaxGroup(Contexts)) i_loader (
-    .clk, .rst_n(core_rst_n), .start_i(job_start), .abort_i(job_abort), .job_i(job),
-    .busy_o(loader_busy),
-    .retire_i(retire), .retire_round_i(retire_round), .retire_group_i(retire_group),
-    .s_index_valid(read_taken && (read_tag.store == 3'd4)), .s_index_last(read_last),
-    .s_index_data(read_data),
-    .m_req_valid(load_valid), .m_req_ready(load_ready), .m_req_addr(load_addr),
-    .m_req_beats(load_beats), .m_req_store(load_store), .m_req_row(load_row),
-    .m_req_event(load_event)
-  );
+  for (genvar c = 0; c < Masters; c++) begin : g_cluster
+    // Orders on their way
+    job_t              job_q;
+    lane_job_t         share_q;
+    logic [Lanes-1:0]  share_valid_q;
+    logic              start_q, abort_q, flush_q, clear_q;
+    lane_state_t [Lanes-1:0] state;
+    lane_count_t [Lanes-1:0] count;
 
-  // The command processor reads only while the loader rests.
-  read_tag_t req_tag;
-  logic req_ready;
-  assign req_tag = cmd_read_valid
-                   ? '{store: cmd_read_store, row: cmd_read_row, what: 3'd0}
-                   : '{store: load_store, row: load_row, what: load_event};
-  assign cmd_read_ready = req_ready;
-  assign load_ready     = req_ready && !cmd_read_valid;
+    always_ff @(posedge clk) begin
+      job_q   <= job;
+      share_q <= share;
+      for (int unsigned i = 0; i < Lanes; i++)
+        share_valid_q[i] <= share_valid && (share_ring == RingBits'(c * Lanes + i));
+      start_q <= core_rst_n && job_start;
+      abort_q <= core_rst_n && job_abort;
+      flush_q <= core_rst_n && job_flush;
+      clear_q <= core_rst_n && job_clear;
+      lane_state[c*Lanes +: Lanes] <= state;
+      lane_count[c*Lanes +: Lanes] <= core_rst_n ? count : '0;
+    end
 
-  residue_dma_read #(
-    .AxiDataBits(AxiDataBits), .MaxOutstanding(16), .TagBits($bits(read_tag_t))
-  ) i_dma_read (
-    .clk, .rst_n, .flush_i(soft_reset), .error_clear_i(error_clear),
-    .mem_base_i(mem_base), .mem_limit_i(mem_limit),
-    .idle_o(read_idle), .error_window_o(read_window_error), .error_axi_o(read_axi_error),
-    .s_req_valid(cmd_read_valid || load_valid), .s_req_ready(req_ready),
-    .s_req_addr(cmd_read_valid ? cmd_read_addr : load_addr),
-    .s_req_beats(cmd_read_valid ? cmd_read_beats : load_beats), .s_req_tag(req_tag),
-    .m_valid(read_valid), .m_ready(read_ready), .m_data(read_data), .m_last(read_last),
-    .m_error(read_error), .m_tag(read_tag),
-    .m_axi_arid, .m_axi_araddr, .m_axi_arlen, .m_axi_arsize, .m_axi_arburst, .m_axi_arcache,
-    .m_axi_arprot, .m_axi_arvalid, .m_axi_arready, .m_axi_rid, .m_axi_rdata, .m_axi_rresp,
-    .m_axi_rlast, .m_axi_rvalid, .m_axi_rready
-  );
-
-  always_ff @(posedge clk) begin
-    if (!core_rst_n)     read_beat_q <= '0;
-    else if (read_taken) read_beat_q <= read_last ? '0 : read_beat_q + RowBits'(1);
+    residue_cluster #(
+      .Lanes(Lanes), .AxiDataBits(AxiDataBits), .WordBits(WordBits), .Karatsuba(Karatsuba),
+      .Elements(Elements), .MaxWords(MaxWords), .Contexts(Contexts), .TableEntries(TableEntries),
+      .MaxExponentBits(MaxExponentBits), .EmitResults(EmitResults)
+    ) i_cluster (
+      .clk, .rst_n, .soft_reset_i(soft_reset), .mem_base_i(mem_base), .mem_limit_i(mem_limit),
+      .start_i(start_q), .abort_i(abort_q), .flush_i(flush_q), .clear_i(clear_q), .job_i(job_q),
+      .share_valid_i(share_valid_q), .share_i(share_q), .n0inv_i(n0inv), .state_o(state),
+      .count_o(count),
+      .error_clear_i(error_clear), .read_idle_o(read_idle[c]), .write_idle_o(write_idle[c]),
+      .read_window_error_o(read_window_error[c]), .read_axi_error_o(read_axi_error[c]),
+      .write_window_error_o(write_window_error[c]), .write_axi_error_o(write_axi_error[c]),
+      .read_beat_o(read_beat[c]), .write_beat_o(write_beat[c]),
+      .s_read_valid(cmd_read_valid && (cmd_read_all ? cmd_read_taken : c == 0)),
+      .s_read_ready(cmd_read_ready[c]), .s_read_addr(cmd_read_addr),
+      .s_read_rows(cmd_read_rows), .s_read_store(cmd_read_store), .s_read_row(cmd_read_row),
+      .answer_valid_o(answer_valid[c]), .answer_last_o(answer_last[c]),
+      .answer_data_o(answer_data[c]), .modulus_even_o(modulus_even[c]),
+      .s_write_valid(cmd_write_valid && c == 0), .s_write_ready(cmd_write_ready[c]),
+      .s_write_addr(cmd_write_addr), .s_write_rows(cmd_write_rows),
+      .s_data_valid(cmd_data_valid && c == 0), .s_data_ready(cmd_data_ready[c]),
+      .s_data(cmd_data), .s_data_last(cmd_data_last),
+      .m_axi_arid(m_axi_arid[c]), .m_axi_araddr(m_axi_araddr[c]), .m_axi_arlen(m_axi_arlen[c]),
+      .m_axi_arsize(m_axi_arsize[c]), .m_axi_arburst(m_axi_arburst[c]),
+      .m_axi_arcache(m_axi_arcache[c]), .m_axi_arprot(m_axi_arprot[c]),
+      .m_axi_arvalid(m_axi_arvalid[c]), .m_axi_arready(m_axi_arready[c]), .m_axi_rid(m_axi_rid[c]),
+      .m_axi_rdata(m_axi_rdata[c]), .m_axi_rresp(m_axi_rresp[c]), .m_axi_rlast(m_axi_rlast[c]),
+      .m_axi_rvalid(m_axi_rvalid[c]), .m_axi_rready(m_axi_rready[c]), .m_axi_awid(m_axi_awid[c]),
+      .m_axi_awaddr(m_axi_awaddr[c]), .m_axi_awlen(m_axi_awlen[c]), .m_axi_awsize(m_axi_awsize[c]),
+      .m_axi_awburst(m_axi_awburst[c]), .m_axi_awcache(m_axi_awcache[c]),
+      .m_axi_awprot(m_axi_awprot[c]), .m_axi_awvalid(m_axi_awvalid[c]),
+      .m_axi_awready(m_axi_awready[c]), .m_axi_wdata(m_axi_wdata[c]), .m_axi_wstrb(m_axi_wstrb[c]),
+      .m_axi_wlast(m_axi_wlast[c]), .m_axi_wvalid(m_axi_wvalid[c]), .m_axi_wready(m_axi_wready[c]),
+      .m_axi_bid(m_axi_bid[c]), .m_axi_bresp(m_axi_bresp[c]), .m_axi_bvalid(m_axi_bvalid[c]),
+      .m_axi_bready(m_axi_bready[c])
+    );
   end
 
-  // ---- Engine --------------------------------------------------------------------------------------
-  logic engine_load_ready;
-  wire logic to_engine = (read_tag.store < 3'd4);
-  assign read_ready = !to_engine || engine_load_ready;
-  wire logic arrived = read_taken && read_last && !read_error;
+  // ---- What the clusters say -------------------------------------------------------------------------
+  always_ff @(posedge clk) begin
+    read_idle_q          <= &read_idle;
+    write_idle_q         <= &write_idle;
+    read_window_error_q  <= |read_window_error;
+    read_axi_error_q     <= |read_axi_error;
+    write_window_error_q <= |write_window_error;
+    write_axi_error_q    <= |write_axi_error;
+    inc_read_bytes_q     <= 16'(AxiDataBits / 8) * 16'($countones(read_beat));
+    inc_write_bytes_q    <= 16'(AxiDataBits / 8) * 16'($countones(write_beat));
+  end
 
-  logic result_valid, result_ready, result_taken;
-  logic [2*WordBits-1:0] result_data;
-
-  residue_engine #(
-    .DigitBits(DigitBits), .Elements(Elements), .MaxWords(MaxWords), .Contexts(Contexts),
-    .TableEntries(TableEntries), .MaxExponentBits(MaxExponentBits), .EmitResults(EmitResults)
-  ) i_engine (
-    .clk, .rst_n(core_rst_n), .start_i(job_start), .abort_i(job_abort), .clear_i(job_clear),
-    .job_i(job), .busy_o(engine_busy),
-    .init_arrived_i(arrived && read_tag.what == 3'd1),
-    .exponent_arrived_i(arrived && read_tag.what == 3'd2),
-    .row_arrived_i(arrived && read_tag.what == 3'd3),
-    .operand_arrived_i(arrived && read_tag.what == 3'd4),
-    .retire_o(retire), .retire_round_o(retire_round), .retire_group_o(retire_group),
-    .s_load_valid(read_valid && to_engine && !read_error), .s_load_ready(engine_load_ready),
-    .s_load_store(read_tag.store[1:0]), .s_load_row(read_row), .s_load_data(read_data),
-    .m_result_valid(result_valid), .m_result_ready(result_ready), .m_result_data(result_data),
-    .result_taken_i(result_taken),
-    .slot_busy_o(slot_busy), .product_o(product), .stall_o(stall)
-  );
-
-  // ---- Storer --------------------------------------------------------------------------------------
-  logic store_req_valid, store_req_ready, store_valid, store_ready;
-  logic [63:0] store_addr;
-  logic [15:0] store_beats;
-  logic [127:0] store_data;
-
-  residue_storer #(.DigitBits(DigitBits), .MaxWords(MaxWords)) i_storer (
-    .clk, .rst_n(core_rst_n), .start_i(job_start), .abort_i(job_abort), .flush_i(job_flush),
-    .job_i(job), .busy_o(storer_busy), .waiting_o(storer_waiting), .mismatch_o(mismatch),
-    .n0inv_i(n0inv), .n_wen_i(n_wen), .n_wrow_i(NRowBits'(read_row)), .n_wdata_i(read_pair),
-    .s_result_valid(result_valid), .s_result_ready(result_ready), .s_result_data(result_data),
-    .result_taken_o(result_taken),
-    .m_req_valid(store_req_valid), .m_req_ready(store_req_ready), .m_req_addr(store_addr),
-    .m_req_beats(store_beats), .m_data_valid(store_valid), .m_data_ready(store_ready),
-    .m_data(store_data)
-  );
-
-  // Results and completion records take turns: a record is written when the storer rests.
-  logic write_req_ready, write_ready;
-  assign cmd_write_ready = write_req_ready;
-  assign store_req_ready = write_req_ready && !cmd_write_valid;
-  assign cmd_data_ready  = write_ready;
-  assign store_ready     = write_ready && !cmd_data_valid;
-
-  residue_dma_write #(.AxiDataBits(AxiDataBits), .MaxOutstanding(16)) i_dma_write (
-    .clk, .rst_n, .flush_i(soft_reset), .error_clear_i(error_clear),
-    .mem_base_i(mem_base), .mem_limit_i(mem_limit),
-    .idle_o(write_idle), .error_window_o(write_window_error), .error_axi_o(write_axi_error),
-    .s_req_valid(cmd_write_valid || store_req_valid), .s_req_ready(write_req_ready),
-    .s_req_addr(cmd_write_valid ? cmd_write_addr : store_addr),
-    .s_req_beats(cmd_write_valid ? cmd_write_beats : store_beats),
-    .s_valid(cmd_data_valid || store_valid), .s_ready(write_ready),
-    .s_data(cmd_data_valid ? cmd_data : store_data),
-    .m_axi_awid, .m_axi_awaddr, .m_axi_awlen, .m_axi_awsize, .m_axi_awburst, .m_axi_awcache,
-    .m_axi_awprot, .m_axi_awvalid, .m_axi_awready, .m_axi_wdata, .m_axi_wstrb, .m_axi_wlast,
-    .m_axi_wvalid, .m_axi_wready, .m_axi_bid, .m_axi_bresp, .m_axi_bvalid, .m_axi_bready
-  );
+  lane_state_t any;
+  logic [7:0] busy, products, stalls;
+  always_comb begin
+    any = '0;
+    any.storer_waiting = 1'b1;
+    busy     = '0;
+    products = '0;
+    stalls   = '0;
+    for (int unsigned i = 0; i < Rings; i++) begin
+      any.engine_busy    |= lane_state[i].engine_busy;
+      any.loader_busy    |= lane_state[i].loader_busy;
+      any.storer_busy    |= lane_state[i].storer_busy;
+      any.storer_waiting &= lane_state[i].storer_waiting || !lane_state[i].storer_busy;
+      any.mismatch       |= lane_state[i].mismatch;
+      any.store_error    |= lane_state[i].store_error;
+      any.bad_modulus    |= lane_state[i].bad_modulus;
+      any.even_modulus   |= lane_state[i].even_modulus;
+      busy     += 8'(lane_count[i].slot_busy);
+      products += 8'(lane_count[i].product);
+      stalls   += 8'(lane_count[i].stall);
+    end
+  end
+  always_ff @(posedge clk) begin
+    state_q        <= any;
+    inc_busy_q     <= !core_rst_n ? '0 : busy;
+    inc_products_q <= !core_rst_n ? '0 : products;
+    inc_stalls_q   <= !core_rst_n ? '0 : stalls;
+  end
 
 endmodule
 

@@ -1,24 +1,31 @@
 // Writes card memory over an AXI4 master: requests and one stream of beats in, in request order.
 //
-// INCR bursts of at most 64 beats that never cross 4 KiB. A burst's address is issued together with
-// its first beat, so the bus never waits for data that was not begun; up to MaxOutstanding bursts
-// await their response. One beat a cycle is sustained across requests.
-// A request outside [mem_base_i, mem_limit_i), not aligned to a beat or without beats never reaches
-// the bus: its data is swallowed and error_window_o set. SLVERR and DECERR set error_axi_o.
-// Both flags stay until error_clear_i or flush_i.
+// A request is a range of rows of 16 bytes; its beats are the whole beats that it touches, with a
+// strobe for each row that it holds. INCR bursts of at most 64 beats that never cross 4 KiB. A
+// burst's address is issued together with its first beat, so the bus never waits for data that was
+// not begun; up to MaxOutstanding bursts await their response. One beat a cycle is sustained across
+// requests. Beats enter without back-pressure, under the rule of residue_beat_queue.
+// A request outside [mem_base_i, mem_limit_i) (see residue_dma_split), not aligned to a row or
+// without rows never reaches the bus: its data is swallowed and error_window_o set. SLVERR and
+// DECERR set error_axi_o. Both flags stay until error_clear_i or flush_i.
 // A pulse on flush_i drops all requests and data; a burst begun is completed with strobes off.
-// Requests and data are refused until all responses are in, and idle_o is low.
+// Requests and data are refused until all responses are in, and idle_o is low. clear_i, only while
+// idle, zeroes all memory, as flush_i does too: idle_o is low for QueueBeats cycles.
 // idle_o: every request accepted before this cycle is written and acknowledged.
 // Neither latency nor bus traffic depends on data.
 `default_nettype none
 
 module residue_dma_write #(
-  parameter int unsigned AxiDataBits    = 128,  // 128, 256 or 512
-  parameter int unsigned MaxOutstanding = 16    // bursts
+  parameter int unsigned  AxiDataBits    = 128,  // 128, 256 or 512
+  parameter int unsigned  MaxOutstanding = 16,   // bursts
+  parameter int unsigned  QueueBeats     = 32,
+  localparam int unsigned Rows           = AxiDataBits / 128,
+  localparam int unsigned PlaceBits      = (Rows == 1) ? 1 : $clog2(Rows)
 ) (
   input  wire  logic                     clk,
   input  wire  logic                     rst_n,
   input  wire  logic                     flush_i,
+  input  wire  logic                     clear_i,
   input  wire  logic                     error_clear_i,
   input  wire  logic [63:0]              mem_base_i,   // inclusive
   input  wire  logic [63:0]              mem_limit_i,  // exclusive
@@ -29,11 +36,12 @@ module residue_dma_write #(
   input  wire  logic                     s_req_valid,
   output       logic                     s_req_ready,
   input  wire  logic [63:0]              s_req_addr,
-  input  wire  logic [15:0]              s_req_beats,
+  input  wire  logic [15:0]              s_req_rows,
   // Data
+  output       logic                     room_o,
   input  wire  logic                     s_valid,
-  output       logic                     s_ready,
   input  wire  logic [AxiDataBits-1:0]   s_data,
+  input  wire  logic [Rows-1:0]          s_keep,  // rows that are written
   // AXI4 write channels
   output       logic [0:0]               m_axi_awid,
   output       logic [63:0]              m_axi_awaddr,
@@ -61,12 +69,13 @@ module residue_dma_write #(
   logic flushing_q;
 
   // Bursts
-  logic        split_ready, split_idle;
-  logic        burst_valid, burst_ready, burst_bad;
-  logic [63:0] burst_addr;
-  logic [15:0] burst_beats;
-  logic        burst_last, burst_tag;
-  logic [15:0] index_q;  // beats of the burst taken so far
+  logic                 split_ready, split_idle;
+  logic                 burst_valid, burst_ready, burst_bad;
+  logic [63:0]          burst_addr;
+  logic [15:0]          burst_beats;
+  logic [PlaceBits-1:0] burst_low, burst_high;
+  logic                 burst_last, burst_tag;
+  logic [15:0]          index_q;  // beats of the burst taken so far
 
   // A burst whose address is out must be completed before the requests are dropped.
   wire logic begun = (index_q != '0) && !burst_bad;
@@ -87,12 +96,14 @@ module residue_dma_write #(
     .s_req_valid  (s_req_valid && !flushing_q),
     .s_req_ready  (split_ready),
     .s_req_addr   (s_req_addr),
-    .s_req_beats  (s_req_beats),
+    .s_req_rows   (s_req_rows),
     .s_req_tag    (1'b0),
     .m_burst_valid(burst_valid),
     .m_burst_ready(burst_ready),
     .m_burst_addr (burst_addr),
     .m_burst_beats(burst_beats),
+    .m_burst_low  (burst_low),
+    .m_burst_high (burst_high),
     .m_burst_last (burst_last),
     .m_burst_bad  (burst_bad),
     .m_burst_tag  (burst_tag),
@@ -100,24 +111,27 @@ module residue_dma_write #(
   );
 
   // Data
-  logic                   data_ready, data_valid, data_take;
+  logic                   data_valid, data_take, data_idle, room, half;
   logic [AxiDataBits-1:0] data;
+  logic [Rows-1:0]        keep;
 
-  assign s_ready = data_ready && !flushing_q;
+  assign room_o = room && !flushing_q;
 
-  residue_fifo #(
-    .WidthBits   (AxiDataBits),
-    .DepthEntries(2)
+  residue_beat_queue #(
+    .WidthBits (Rows + AxiDataBits),
+    .DepthBeats(QueueBeats)
   ) i_data (
     .clk    (clk),
     .rst_n  (rst_n),
-    .clear_i(flushing_q),
-    .s_valid(s_valid && !flushing_q),
-    .s_ready(data_ready),
-    .s_data (s_data),
+    .clear_i(clear_i || flush_i || flushing_q),
+    .room_o (room),
+    .half_o (half),
+    .idle_o (data_idle),
+    .s_valid(s_valid),
+    .s_data ({s_keep, s_data}),
     .m_valid(data_valid),
     .m_ready(data_take),
-    .m_data (data)
+    .m_data ({keep, data})
   );
 
   // Beats: to the bus, padding while flushing, or swallowed
@@ -150,9 +164,11 @@ module residue_dma_write #(
       m_axi_awaddr <= burst_addr;
       m_axi_awlen  <= 8'(burst_beats - 16'd1);
     end
-    if (send) begin
-      m_axi_wdata <= data;
-      m_axi_wstrb <= {AxiDataBits/8{!flushing_q}};
+    // Zero while no beat stands here.
+    if (beat_free) begin
+      m_axi_wdata <= (send && !flushing_q) ? data : '0;
+      for (int unsigned i = 0; i < Rows; i++)
+        m_axi_wstrb[16*i+:16] <= {16{keep[i] && !flushing_q}};
       m_axi_wlast <= final_beat;
     end
     if (!rst_n) begin
@@ -167,7 +183,7 @@ module residue_dma_write #(
   // State
   wire logic busy = m_axi_awvalid || m_axi_wvalid || (outstanding_q != '0);
 
-  assign idle_o = !flushing_q && split_idle && !busy;
+  assign idle_o = !flushing_q && split_idle && data_idle && !busy;
 
   always_ff @(posedge clk) begin
     if (!rst_n) begin
@@ -192,7 +208,8 @@ module residue_dma_write #(
     end
   end
 
-  wire logic unused = &{1'b0, m_axi_bid, m_axi_bresp[0], burst_last, burst_tag};
+  wire logic unused = &{1'b0, m_axi_bid, m_axi_bresp[0], burst_last, burst_tag,
+                          burst_low, burst_high, half};
 
 `ifndef SYNTHESIS
   a_aw_holds : assert property (@(posedge clk) disable iff (!rst_n)

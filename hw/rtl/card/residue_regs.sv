@@ -8,8 +8,10 @@
 
 module residue_regs #(
   parameter int unsigned WordBits        = 51,
+  parameter int unsigned DigitsPerWord   = 1,
   parameter int unsigned Elements        = 21,
   parameter int unsigned Rings           = 1,
+  parameter int unsigned Masters         = 1,
   parameter int unsigned AxiDataBits     = 128,
   parameter int unsigned MaxModulusBits  = 4096,
   parameter int unsigned MaxExponentBits = 4096,
@@ -52,19 +54,19 @@ module residue_regs #(
   input  wire  logic [15:0] head_i,
   output       logic [63:0] mem_base_o,
   output       logic [63:0] mem_limit_o,
-  // What to count in this cycle
-  input  wire  logic        inc_busy_i,
-  input  wire  logic        inc_products_i,
-  input  wire  logic        inc_read_beats_i,
-  input  wire  logic        inc_write_beats_i,
-  input  wire  logic        inc_stalls_i,
+  // How many to count in this cycle
+  input  wire  logic [7:0]  inc_busy_i,
+  input  wire  logic [7:0]  inc_products_i,
+  input  wire  logic [15:0] inc_read_bytes_i,
+  input  wire  logic [15:0] inc_write_bytes_i,
+  input  wire  logic [7:0]  inc_stalls_i,
   input  wire  logic        inc_commands_i,
   input  wire  logic        inc_errors_i
 );
 
   localparam int unsigned BeatBytes = AxiDataBits / 8;
 
-  if (WordBits > 255 || Elements > 255 || Rings > 255 || MaxModulusBits > 65535 ||
+  if (WordBits > 255 || Elements > 255 || Rings > 255 || Masters > 255 || MaxModulusBits > 65535 ||
       MaxExponentBits > 65535 || Contexts > 65535 || MaxWords > 65535 || TableEntries > 65535)
   begin : g_capability_illegal
     $error("a parameter does not fit its capability field");
@@ -129,18 +131,18 @@ module residue_regs #(
   assign block_in.CAP2.CONTEXTS.next          = 16'(Contexts);
   assign block_in.CAP2.MAX_WORDS.next         = 16'(MaxWords);
   assign block_in.CAP3.TABLE_ENTRIES.next     = 16'(TableEntries);
+  assign block_in.CAP4.DIGITS_PER_WORD.next   = 8'(DigitsPerWord);
+  assign block_in.CAP4.MASTERS.next           = 8'(Masters);
 
-  residue_regs_counters #(
-    .BeatBytes(BeatBytes)
-  ) i_counters (
+  residue_regs_counters i_counters (
     .clk              (clk),
     .rst_n            (rst_n),
     .clear_i          (soft_reset_o),
     .inc_cycles_i     (!idle_i),
     .inc_busy_i       (inc_busy_i),
     .inc_products_i   (inc_products_i),
-    .inc_read_beats_i (inc_read_beats_i),
-    .inc_write_beats_i(inc_write_beats_i),
+    .inc_read_bytes_i (inc_read_bytes_i),
+    .inc_write_bytes_i(inc_write_bytes_i),
     .inc_stalls_i     (inc_stalls_i),
     .inc_commands_i   (inc_commands_i),
     .inc_errors_i     (inc_errors_i),

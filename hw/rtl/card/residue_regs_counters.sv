@@ -6,19 +6,17 @@
 // would hold sixteen words more to evaluate in every simulated cycle.
 `default_nettype none
 
-module residue_regs_counters #(
-  parameter int unsigned BeatBytes = 16  // bytes of one AXI beat
-) (
+module residue_regs_counters (
   input  wire  logic        clk,
   input  wire  logic        rst_n,
   input  wire  logic        clear_i,
-  // What to count in this cycle
+  // How many to count in this cycle
   input  wire  logic        inc_cycles_i,
-  input  wire  logic        inc_busy_i,
-  input  wire  logic        inc_products_i,
-  input  wire  logic        inc_read_beats_i,
-  input  wire  logic        inc_write_beats_i,
-  input  wire  logic        inc_stalls_i,
+  input  wire  logic [7:0]  inc_busy_i,
+  input  wire  logic [7:0]  inc_products_i,
+  input  wire  logic [15:0] inc_read_bytes_i,
+  input  wire  logic [15:0] inc_write_bytes_i,
+  input  wire  logic [7:0]  inc_stalls_i,
   input  wire  logic        inc_commands_i,
   input  wire  logic        inc_errors_i,
   // Bus
@@ -35,20 +33,16 @@ module residue_regs_counters #(
   logic [63:0] count_q [Counters];
   logic [31:0] upper_q;
 
-  wire logic [63:0]         selected  = count_q[req_register_i[3:1]];
+  wire logic [63:0]               selected  = count_q[req_register_i[3:1]];
   // In the order of the register map, first counter lowest.
-  wire logic [Counters-1:0] increment = {
-    inc_errors_i, inc_commands_i, inc_stalls_i, inc_write_beats_i,
-    inc_read_beats_i, inc_products_i, inc_busy_i, inc_cycles_i
+  wire logic [Counters-1:0][15:0] increment = {
+    16'(inc_errors_i), 16'(inc_commands_i), 16'(inc_stalls_i), inc_write_bytes_i,
+    inc_read_bytes_i, 16'(inc_products_i), 16'(inc_busy_i), 16'(inc_cycles_i)
   };
-
-  function automatic logic [63:0] f_step(input int unsigned counter);
-    return (counter == 3 || counter == 4) ? 64'(BeatBytes) : 64'd1;
-  endfunction
 
   always_ff @(posedge clk) begin
     for (int unsigned i = 0; i < Counters; i++) begin
-      count_q[i] <= (!rst_n || clear_i) ? '0 : increment[i] ? count_q[i] + f_step(i) : count_q[i];
+      count_q[i] <= (!rst_n || clear_i) ? '0 : count_q[i] + 64'(increment[i]);
     end
     if (req_i && !req_is_write_i) begin
       read_data_o <= req_register_i[0] ? upper_q : selected[31:0];

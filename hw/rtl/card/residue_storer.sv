@@ -2,15 +2,15 @@
 //
 // Results that leave Montgomery form pass residue_canonical on the way; the self-test's are compared
 // with 1 instead of written. After an abort results are dropped, a residue begun is completed, and
-// `flush_i` ends the command.
+// `flush_i` ends the command. `clear_i`, while idle, zeroes the modulus and what results passed by.
 `default_nettype none
 
 module residue_storer
   import residue_engine_pkg::*;
   import residue_abi_pkg::*;
 #(
-  parameter int unsigned DigitBits = 17,
-  parameter int unsigned WordBits  = 3 * DigitBits,
+  parameter int unsigned WordBits  = 51,
+  parameter bit          Karatsuba = 1'b0,  // two digits a ring word
   parameter int unsigned MaxWords  = 82,
   localparam int unsigned NRowBits = $clog2(MaxWords / 2)
 ) (
@@ -19,7 +19,9 @@ module residue_storer
   input  wire  logic                  start_i,
   input  wire  logic                  abort_i,
   input  wire  logic                  flush_i,       // nothing more will come
+  input  wire  logic                  clear_i,       // pulse
   input  wire  job_t                  job_i,
+  input  wire  lane_job_t             share_i,
   output       logic                  busy_o,
   output       logic                  waiting_o,     // for a result
   output       logic                  mismatch_o,    // self-test: a result was not 1
@@ -37,10 +39,11 @@ module residue_storer
   output       logic                  m_req_valid,
   input  wire  logic                  m_req_ready,
   output       logic [63:0]           m_req_addr,
-  output       logic [15:0]           m_req_beats,
+  output       logic [15:0]           m_req_rows,
   output       logic                  m_data_valid,
   input  wire  logic                  m_data_ready,
-  output       logic [127:0]          m_data
+  output       logic [127:0]          m_data,
+  output       logic                  m_data_last
 );
 
   localparam int unsigned WordIndexBits = $clog2(MaxWords);
@@ -58,10 +61,21 @@ module residue_storer
   logic [WordIndexBits-1:0] n_addr;
   logic [WordBits-1:0] n_data_q;
 
+  // Clearing: one row a cycle
+  logic                clearing_q;
+  logic [NRowBits-1:0] clear_row_q;
+  wire logic                  n_wen   = n_wen_i || clearing_q;
+  wire logic [NRowBits-1:0]   n_wrow  = clearing_q ? clear_row_q : n_wrow_i;
+  wire logic [2*WordBits-1:0] n_wdata = clearing_q ? '0 : n_wdata_i;
+
   always_ff @(posedge clk) begin
-    if (n_wen_i) begin
-      n_even_q[n_wrow_i] <= n_wdata_i[0 +: WordBits];
-      n_odd_q[n_wrow_i]  <= n_wdata_i[WordBits +: WordBits];
+    if (!rst_n)                                             clearing_q <= 1'b0;
+    else if (clear_i)                                       clearing_q <= 1'b1;
+    else if (clear_row_q == NRowBits'(MaxWords / 2 - 1))    clearing_q <= 1'b0;
+    clear_row_q <= clearing_q ? clear_row_q + NRowBits'(1) : '0;
+    if (n_wen) begin
+      n_even_q[n_wrow] <= n_wdata[0 +: WordBits];
+      n_odd_q[n_wrow]  <= n_wdata[WordBits +: WordBits];
     end
     n_data_q <= n_addr[0] ? n_odd_q[n_addr[WordIndexBits-1:1]] : n_even_q[n_addr[WordIndexBits-1:1]];
   end
@@ -75,8 +89,11 @@ module residue_storer
   wire logic c_in_taken = c_in_valid && c_in_ready;
   wire logic c_out_ready;
 
-  residue_canonical #(.DigitBits(DigitBits), .MaxWords(MaxWords)) i_canonical (
-    .clk, .rst_n, .n0inv_i,
+  logic c_clearing;
+  residue_canonical #(
+    .WordBits(WordBits), .MaxWords(MaxWords), .Steps(Karatsuba ? 2 : 1)
+  ) i_canonical (
+    .clk, .rst_n, .clear_i, .clearing_o(c_clearing), .n0inv_i,
     .s_valid(c_in_valid), .s_ready(c_in_ready),
     .s_data(in_high_q ? s_result_data[WordBits +: WordBits] : s_result_data[0 +: WordBits]),
     .s_last(in_high_q && last_in_row),
@@ -105,6 +122,10 @@ module residue_storer
     end
     if (c_out_taken && !out_high_q) out_low_q <= c_out_data;
     if (c_out_taken && out_high_q) pair_q <= {c_out_data, out_low_q};
+    if (clearing_q) begin
+      out_low_q <= '0;
+      pair_q    <= '0;
+    end
   end
 
   // ---- Rows from here on: straight from the engine, or canonical ------------------------------------
@@ -146,12 +167,13 @@ module residue_storer
 
   assign m_req_valid  = (state_q == StRequest);
   assign m_req_addr   = addr_q;
-  assign m_req_beats  = 16'(job_i.rows);
+  assign m_req_rows   = 16'(job_i.rows);
   assign m_data_valid = (state_q == StData) && writes && row_valid;
   assign m_data       = {{(64 - WordBits){1'b0}}, row_data[WordBits +: WordBits],
                          {(64 - WordBits){1'b0}}, row_data[0 +: WordBits]};
+  assign m_data_last  = last_row;
   assign row_ready    = (state_q == StData) && (!writes || m_data_ready);
-  assign busy_o       = (state_q != StIdle);
+  assign busy_o       = (state_q != StIdle) || clearing_q || c_clearing;
   assign waiting_o    = (state_q == StResult) && !row_valid;
 
   always_comb begin
@@ -179,11 +201,11 @@ module residue_storer
     end
 
     if (state_q == StIdle) begin
-      left_q       <= job_i.count;
+      left_q       <= share_i.count;
       element_q    <= '0;
       round_q      <= '0;
-      addr_q       <= job_i.dst;
-      round_addr_q <= job_i.dst;
+      addr_q       <= share_i.dst;
+      round_addr_q <= share_i.dst;
     end else if (residue_end) begin
       element_q <= last_element ? '0 : element_q + 9'd1;
       addr_q    <= addr_q + element_step;

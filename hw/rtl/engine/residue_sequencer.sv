@@ -5,7 +5,18 @@
 // A round's product needs the same context's product of the round before: it is issued once fewer
 // products are in flight than the group has contexts (results come back in order). Which product
 // is issued when depends on sizes and on the arrival of data, never on operands or exponents; an
-// exponent digit only selects the row of the table store.
+// exponent digit only selects the row of the table store. A request follows the one before in seven
+// cycles at most, fewer than a pass takes in any ring that is worth its name.
+//
+// POW with a modulus per element (job_i.per_element) has no common M or ONE. For context c of each
+// group the loader writes, before it tells the arrival of the initial residue,
+//   M_c    to the modulus store,     row rows * (1 + c);
+//   ONE_c  to the accumulator store, row rows * (1 + cap + c): the half that the products of such a
+//          command do not use, read as a where an ordinary power reads row 0;
+//   ONE_c  to the table store,       row rows * (TabFirst + 16 * c): entry 0, so that digit 0 is an
+//          entry like the others;
+//   a_c    to the table store,       row rows * (TabFirst + 16 * c + 1), as in an ordinary power.
+// Exponents as in an ordinary power. All groups use the same rows (a power has one group at a time).
 //
 // Length: over 200 lines; the opcode table and the loop it drives are one state machine.
 `default_nettype none
@@ -16,7 +27,8 @@ module residue_sequencer
 #(
   parameter int unsigned AccRowBits = 13,
   parameter int unsigned TabRowBits = 15,
-  parameter int unsigned ExpRowBits = 12
+  parameter int unsigned ExpRowBits = 12,
+  parameter int unsigned ModRowBits = 11
 ) (
   input  wire  logic                  clk,
   input  wire  logic                  rst_n,
@@ -43,7 +55,9 @@ module residue_sequencer
   output       logic [AccRowBits-1:0] m_req_a_row,
   output       logic                  m_req_b_is_acc,
   output       logic [TabRowBits-1:0] m_req_b_row,
+  output       logic [ModRowBits-1:0] m_req_m_row,
   output       logic [AccRowBits-1:0] m_req_dst_row,
+  output       logic                  m_req_to_acc,
   output       logic                  m_req_to_table,
   output       logic [TabRowBits-1:0] m_req_tab_row,
   output       logic                  m_req_emit,
@@ -51,9 +65,14 @@ module residue_sequencer
   output       logic                  m_req_last_of_group
 );
 
-  typedef enum logic [2:0] {
-    StIdle, StGroup, StCheck, StExpRead, StExpWait, StAddress, StRequest, StDrain
+  typedef enum logic [3:0] {
+    StIdle, StGroup, StCheck, StExpRead, StExpWait, StDigit, StOffset, StAddress, StRequest, StDrain
   } state_e;
+
+  localparam int unsigned SlotBits = $clog2(OperandSlots);
+  if (OperandSlots != 2 ** SlotBits) begin : g_slots_illegal
+    $error("OperandSlots must be a power of two");
+  end
 
   // What b is in a round
   typedef enum logic [2:0] {
@@ -66,8 +85,11 @@ module residue_sequencer
   logic [31:0] left_q;          // elements not yet in a finished group
   logic [8:0]  n_q;             // elements of this group
   logic [8:0]  context_q;
-  logic [32:0] round_q;
+  logic [31:0] round_q;
+  logic        first_round_q;
+  logic [32:0] rounds_left_q;   // after this one; not for POW
   logic        in_windows_q;    // POW: the table is built
+  logic        first_window_q;  // POW: no window was multiplied in yet
   logic [2:0]  step_q;          // POW: squarings done in this window
   logic        buffer_q;        // which half of the accumulator store
   logic        parity_q;        // which of the two table rows
@@ -77,7 +99,7 @@ module residue_sequencer
   logic [TabRowBits-1:0] ctx_row_q;
   logic [TabRowBits-1:0] entry_offset_q;   // POW: where this round's power goes, from ctx_row
   logic [ExpRowBits-1:0] exp_row_q;
-  logic [4:0]            slot_q;
+  logic [SlotBits-1:0]   slot_q;
   logic [TabRowBits-1:0] slot_row_q;
   // What is there, and what is under way
   logic [9:0]  init_avail_q, exp_avail_q;
@@ -87,14 +109,29 @@ module residue_sequencer
   logic [5:0]  emit_used_q;
   logic [1:0]  groups_q;        // groups issued or being issued, not retired
 
+  // ---- The opcode, decoded before the start ------------------------------------------------------
+  logic is_pow, is_fixed, is_table, is_self, is_prod, is_mul, is_sqr, per_element;
+  logic [8:0] row_entries_q;              // entries of a table row, 2^w
+  logic [AccRowBits-1:0] half_rows_q;     // rows of one half of the accumulator store
+  logic [1:0] digit_log2_q;
+
+  always_ff @(posedge clk) begin
+    if (state_q == StIdle) begin
+      is_pow      <= job_i.opcode == OpPow;
+      is_fixed    <= (job_i.opcode == OpPowFixed) || (job_i.opcode == OpMultiPow);
+      is_table    <= job_i.opcode == OpTable;
+      is_self     <= job_i.opcode == OpSelftest;
+      is_prod     <= job_i.opcode == OpProd;
+      is_mul      <= job_i.opcode == OpMul;
+      is_sqr      <= job_i.opcode == OpSqr;
+      per_element <= (job_i.opcode == OpPow) && job_i.per_element;
+      row_entries_q <= 9'd1 << (4'd1 << job_i.window_log2);
+      half_rows_q   <= AccRowBits'(job_i.cap) * AccRowBits'(job_i.rows);
+      digit_log2_q  <= (job_i.opcode == OpPow) ? 2'($clog2(PowWindow)) : job_i.window_log2;
+    end
+  end
+
   // ---- The opcode table -------------------------------------------------------------------------
-  wire logic is_pow   = job_i.opcode == OpPow;
-  wire logic is_fixed = (job_i.opcode == OpPowFixed) || (job_i.opcode == OpMultiPow);
-  wire logic is_table = job_i.opcode == OpTable;
-  wire logic is_self  = job_i.opcode == OpSelftest;
-  wire logic is_prod  = job_i.opcode == OpProd;
-  wire logic is_mul   = job_i.opcode == OpMul;
-  wire logic is_sqr   = job_i.opcode == OpSqr;
 
   logic    a_is_one, emit, to_table, last_round;
   logic    needs_init, needs_exp, needs_row, needs_operand;
@@ -102,11 +139,11 @@ module residue_sequencer
   source_e b_src;
   logic [1:0] b_const;
 
-  wire logic first_round = (round_q == '0) && !in_windows_q;
-  wire logic [32:0] rounds = is_table ? (33'd1 << (4'd1 << job_i.window_log2))
-                           : is_self  ? 33'(job_i.length) + 33'd2
-                           : (is_fixed || is_prod || is_sqr) ? 33'(job_i.length)
-                           : 33'd1;
+  // Rounds after the first one
+  wire logic [32:0] more_rounds = is_table ? 33'(row_entries_q) - 33'd1
+                                : is_self  ? 33'(job_i.length) + 33'd1
+                                : (is_fixed || is_prod || is_sqr) ? 33'(job_i.length) - 33'd1
+                                : 33'd0;
 
   always_comb begin
     a_is_one         = 1'b0;
@@ -118,46 +155,46 @@ module residue_sequencer
     needs_exp        = 1'b0;
     needs_row        = 1'b0;
     needs_operand    = 1'b0;
-    last_round       = (round_q + 33'd1 == rounds);
+    last_round       = (rounds_left_q == '0);
     emit             = last_round;
     if (is_pow) begin
       last_round = in_windows_q && (window_q == '0) && (step_q == 3'(PowWindow));
       emit       = last_round;
       if (!in_windows_q) begin
         // Rounds 0 .. 14 make a^1 .. a^15: entry round + 1.
-        a_is_one         = (round_q == '0);
+        a_is_one         = first_round_q;
         b_src            = SrcContext;
         table_from_first = 1'b1;
-        to_table         = (round_q != '0);
-        needs_init       = (round_q == '0);
+        to_table         = !first_round_q;
+        needs_init       = first_round_q;
       end else if (step_q == 3'(PowWindow)) begin
-        a_is_one  = (window_q + 32'd1 == job_i.length);
+        a_is_one  = first_window_q;
         b_src     = SrcDigit;
         needs_exp = a_is_one;
       end
     end else if (is_fixed) begin
-      a_is_one   = first_round && !job_i.init_from_a;
-      needs_init = first_round && job_i.init_from_a;
-      needs_exp  = first_round;
+      a_is_one   = first_round_q && !job_i.init_from_a;
+      needs_init = first_round_q && job_i.init_from_a;
+      needs_exp  = first_round_q;
       needs_row  = 1'b1;
       b_src      = SrcDigit;
     end else if (is_table) begin
-      a_is_one   = (round_q < 33'd2);
-      b_src      = first_round ? SrcConst : SrcContext;
+      a_is_one   = (round_q < 32'd2);
+      b_src      = first_round_q ? SrcConst : SrcContext;
       b_const    = 2'(TabOne);
-      needs_init = (round_q == 33'd1);
+      needs_init = (round_q == 32'd1);
       emit       = 1'b1;
     end else if (is_self) begin
-      a_is_one = first_round;
-      b_src    = (first_round || last_round) ? SrcConst : SrcAcc;
+      a_is_one = first_round_q;
+      b_src    = (first_round_q || last_round) ? SrcConst : SrcAcc;
       b_const  = last_round ? 2'(TabExit) : 2'(TabOne);
     end else if (is_prod || is_mul) begin
-      a_is_one      = is_prod && first_round;
+      a_is_one      = is_prod && first_round_q;
       needs_init    = is_mul;
       needs_operand = 1'b1;
       b_src         = SrcOperand;
     end else if (is_sqr) begin
-      needs_init = first_round;
+      needs_init = first_round_q;
     end else begin
       // TO_MONT, FROM_MONT
       needs_init = 1'b1;
@@ -171,7 +208,7 @@ module residue_sequencer
                           (!needs_exp || exp_avail_q != '0) &&
                           (!needs_row || row_avail_q != '0) &&
                           (!needs_operand || operand_avail_q != '0);
-  wire logic dependency_ready = first_round || (in_flight_q < 10'(n_q));
+  wire logic dependency_ready = first_round_q || (in_flight_q < 10'(n_q));
   wire logic emit_ready = !emit || (emit_used_q < job_i.emit_cap);
   wire logic last_context = (context_q + 9'd1 == n_q);
   wire logic accepted = m_req_valid && m_req_ready;
@@ -191,7 +228,9 @@ module residue_sequencer
                  else if (data_ready && dependency_ready && emit_ready)
                    state_d = (b_src == SrcDigit) ? StExpRead : StAddress;
       StExpRead: state_d = StExpWait;
-      StExpWait: state_d = StAddress;
+      StExpWait: state_d = StDigit;
+      StDigit:   state_d = StOffset;
+      StOffset:  state_d = StAddress;
       StAddress: state_d = StRequest;
       StRequest: if (m_req_ready) state_d = group_end ? StGroup : StCheck;
       StDrain:   if (in_flight_q == '0) state_d = StIdle;
@@ -200,17 +239,16 @@ module residue_sequencer
   end
 
   // ---- Exponent digit ----------------------------------------------------------------------------
-  wire logic [1:0] digit_log2 = is_pow ? 2'd2 : job_i.window_log2;
-  wire logic [31:0] digit_index = is_pow ? window_q : round_q[31:0];
-  wire logic [31:0] digit_bit = digit_index << digit_log2;
+  wire logic [31:0] digit_index = is_pow ? window_q : round_q;
+  wire logic [31:0] digit_bit = digit_index << digit_log2_q;
   assign exp_ren_o  = (state_q == StExpRead);
   assign exp_rrow_o = exp_row_q + ExpRowBits'(digit_bit >> 7);
 
-  // Data arrives in StAddress.
-  logic [7:0] digit;
+  logic [7:0] digit;    // the string arrives in StDigit
+  logic [7:0] digit_q;
   always_comb begin
     digit = 8'(exp_rdata_i >> digit_bit[6:0]);
-    unique case (digit_log2)
+    unique case (digit_log2_q)
       2'd0: digit &= 8'h01;
       2'd1: digit &= 8'h03;
       2'd2: digit &= 8'h0f;
@@ -219,10 +257,12 @@ module residue_sequencer
   end
 
   // ---- Table store row of b ----------------------------------------------------------------------
-  wire logic [8:0] digit_entry = is_pow ? ((digit == '0) ? 9'd0 : 9'(digit))
-                               : (parity_q ? (9'd1 << (4'd1 << job_i.window_log2)) : 9'd0)
-                                 + 9'(digit);
-  wire logic [TabRowBits-1:0] digit_offset = TabRowBits'(digit_entry) * TabRowBits'(job_i.rows);
+  wire logic [8:0] digit_entry = ((is_fixed && parity_q) ? row_entries_q : 9'd0) + 9'(digit_q);
+  logic [TabRowBits-1:0] digit_offset_q;
+  always_ff @(posedge clk) begin
+    digit_q        <= digit;
+    digit_offset_q <= TabRowBits'(digit_entry) * TabRowBits'(job_i.rows);
+  end
   wire logic [TabRowBits-1:0] one_row = TabRowBits'(TabOne) * TabRowBits'(job_i.rows);
   wire logic [TabRowBits-1:0] first_row = TabRowBits'(TabFirst) * TabRowBits'(job_i.rows);
 
@@ -233,8 +273,8 @@ module residue_sequencer
       SrcConst:   b_row = TabRowBits'(b_const) * TabRowBits'(job_i.rows);
       SrcContext: b_row = ctx_row_q + (table_from_first ? TabRowBits'(job_i.rows) : '0);
       SrcOperand: b_row = slot_row_q;
-      default:    b_row = is_pow ? ((digit == '0) ? one_row : ctx_row_q + digit_offset)
-                                 : first_row + digit_offset;
+      default:    b_row = (is_pow && !per_element && digit_q == '0) ? one_row
+                          : (is_pow ? ctx_row_q : first_row) + digit_offset_q;
     endcase
   end
 
@@ -242,7 +282,7 @@ module residue_sequencer
 
   // Row 0 of the accumulator store holds ONE; then two halves of cap residues.
   wire logic [AccRowBits-1:0] group_row =
-      AccRowBits'(job_i.rows) * (buffer_q ? AccRowBits'(job_i.cap) + AccRowBits'(1) : AccRowBits'(1));
+      AccRowBits'(job_i.rows) + (buffer_q ? half_rows_q : '0);
 
   // ---- State -------------------------------------------------------------------------------------
   wire logic [TabRowBits-1:0] ctx_step = is_pow ? TabRowBits'(job_i.rows) << PowWindow
@@ -284,21 +324,24 @@ module residue_sequencer
                                   - 2'(retire_group_i);
       if (row_used) parity_q <= !parity_q;
       if (operand_used) begin
-        slot_q     <= slot_q + 5'd1;
-        slot_row_q <= (slot_q == 5'(OperandSlots - 1)) ? first_row
+        slot_q     <= slot_q + SlotBits'(1);
+        slot_row_q <= (slot_q == SlotBits'(OperandSlots - 1)) ? first_row
                                                        : slot_row_q + TabRowBits'(job_i.rows);
       end
       if (group_end) begin
         left_q   <= left_q - 32'(n_q);
-        buffer_q <= !buffer_q;
+        buffer_q <= !buffer_q && !per_element;
       end
     end
 
     if (state_q == StGroup) begin
       n_q          <= (left_q < 32'(job_i.cap)) ? left_q[8:0] : job_i.cap;
       context_q    <= '0;
-      round_q      <= '0;
-      in_windows_q <= 1'b0;
+      round_q        <= '0;
+      first_round_q  <= 1'b1;
+      rounds_left_q  <= more_rounds;
+      in_windows_q   <= 1'b0;
+      first_window_q <= 1'b1;
       step_q       <= 3'(PowWindow);
       window_q     <= job_i.length - 32'd1;
       entry_offset_q <= TabRowBits'(job_i.rows) << 1;
@@ -320,20 +363,27 @@ module residue_sequencer
       if (last_context) begin
         if (is_pow && in_windows_q) begin
           step_q <= (step_q == 3'(PowWindow)) ? '0 : step_q + 3'd1;
-          if (step_q == 3'(PowWindow)) window_q <= window_q - 32'd1;
-        end else if (is_pow && round_q == 33'd14) begin
+          if (step_q == 3'(PowWindow)) begin
+            window_q       <= window_q - 32'd1;
+            first_window_q <= 1'b0;
+          end
+        end else if (is_pow && round_q == 32'd14) begin
           in_windows_q <= 1'b1;
         end
-        round_q <= round_q + 33'd1;
+        round_q       <= round_q + 32'd1;
+        first_round_q <= 1'b0;
+        rounds_left_q <= rounds_left_q - 33'd1;
         if (to_table) entry_offset_q <= entry_offset_q + TabRowBits'(job_i.rows);
       end
     end
 
     if (state_q == StAddress) begin
-      m_req_a_row         <= a_is_one ? '0 : acc_row_q;
+      m_req_a_row         <= !a_is_one ? acc_row_q : per_element ? acc_row_q + half_rows_q : '0;
+      m_req_m_row         <= per_element ? ModRowBits'(acc_row_q) : '0;
       m_req_b_is_acc      <= (b_src == SrcAcc);
       m_req_b_row         <= b_row;
       m_req_dst_row       <= acc_row_q;
+      m_req_to_acc        <= !last_round;
       m_req_to_table      <= to_table;
       m_req_tab_row       <= ctx_row_q + entry_offset_q;
       m_req_emit          <= emit;

@@ -16,7 +16,7 @@ from residue_sim.board._inprocess import InProcess
 from residue_sim.board._launch import FAULTS_FILE, launch
 from residue_sim.board._platform import Platform, platform
 from residue_sim.board._program import run_program, start_program
-from residue_sim.board.model import Card, Fault, FaultKind, Latency
+from residue_sim.board.model import Card, Fault, FaultKind, Latency, Store
 
 __all__ = [
     "FAULTS_FILE",
@@ -27,6 +27,7 @@ __all__ = [
     "InProcess",
     "Latency",
     "Platform",
+    "Store",
     "board_files",
     "launch",
     "platform",

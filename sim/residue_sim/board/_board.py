@@ -16,7 +16,7 @@ from residue.errors import DeviceError
 from residue_sim.board._build import card_library
 from residue_sim.board._memory import PageAllocator
 from residue_sim.board._platform import platform
-from residue_sim.board.model import Card, Fault, Latency
+from residue_sim.board.model import Card, Fault, Latency, Store
 from residue_sim.manifest import configurations
 
 __all__ = ["Board"]
@@ -39,6 +39,7 @@ class Board:
         latency: of the memory.
         seed: of random latencies.
         trace: file for an FST waveform.
+        faults: with `stores` and `strike_store`, which make the simulation slower.
         patience: seconds.
 
     Attributes:
@@ -54,6 +55,7 @@ class Board:
         latency: Latency | None = None,
         seed: int = 1,
         trace: Path | None = None,
+        faults: bool = False,
         patience: float = 0.02,
     ) -> None:
         known = configurations()
@@ -62,7 +64,7 @@ class Board:
         self.configuration = known[configuration]
         facts = platform()
         self._card = Card(
-            card_library(self.configuration, trace=trace is not None),
+            card_library(self.configuration, trace=trace is not None, faults=faults),
             memory_base=facts.memory_base,
             memory_bytes=facts.memory_bytes,
             latency=latency,
@@ -177,6 +179,27 @@ class Board:
         """Let the memory behave again; what hung is answered."""
         with self._access() as card:
             card.clear_faults()
+
+    @property
+    def struck(self) -> int:
+        """How often a fault or a strike has hit so far."""
+        with self._access() as card:
+            return card.struck
+
+    def strike_reset(self, delay: int) -> None:
+        """Pulse the reset input once, after `delay` cycles, while the card is at work."""
+        with self._access() as card:
+            card.strike_reset(card.cycles + delay)
+
+    def strike_store(self, delay: int, store: int, row: int, bit: int) -> None:
+        """Invert a bit in a store once, after `delay` cycles, as `Card.strike_store` does."""
+        with self._access() as card:
+            card.strike_store(card.cycles + delay, store, row, bit)
+
+    def stores(self) -> list[Store]:
+        """The card's stores, to be dropped before `close`; none without `faults`."""
+        with self._access() as card:
+            return card.stores()
 
     def close(self) -> None:
         """Stop the clock and end the model; a second call does nothing."""

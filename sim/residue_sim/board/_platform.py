@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-import yaml
-
-from residue_sim.manifest import hw_root
+from residue_sim.boards import find_board
 
 __all__ = ["CARD_VLNV", "Platform", "platform"]
 
@@ -41,5 +39,17 @@ class Platform:
 @functools.cache
 def platform() -> Platform:
     """The virtual board."""
-    text = (hw_root() / "boards" / "virtual" / "board.yaml").read_text()
-    return Platform(**yaml.safe_load(text))
+    facts = find_board("virtual")
+    assert facts.addresses is not None
+    part, package, grade, _ = facts.part.split("-")
+    return Platform(
+        name=facts.title,
+        part=part,
+        package=package,
+        speed_grade=f"-{grade}",
+        clock_mhz=facts.clock_mhz,
+        card_base=facts.addresses.card_base,
+        card_bytes=facts.addresses.card_bytes,
+        memory_base=facts.addresses.memory_base,
+        memory_bytes=facts.addresses.memory_bytes,
+    )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from residue.errors import DeviceError
 
-__all__ = ["Card", "Fault", "FaultKind", "Latency"]
+__all__ = ["Card", "Fault", "FaultKind", "Latency", "Store"]
 
 _REACHED, _FAILED = 1, -1
 
@@ -25,6 +25,9 @@ class FaultKind(IntEnum):
     WRITE_ERROR = 1
     HANG = 2
     FLIP = 3
+    READ_DECODE_ERROR = 4
+    WRITE_DECODE_ERROR = 5
+    READ_FLIP = 6
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,14 @@ class Fault:
     """A fault of the memory, for tests of recovery.
 
     Attributes:
-        kind: READ_ERROR and WRITE_ERROR answer SLVERR; HANG never answers again, on any channel,
-            until the faults are cleared; FLIP inverts a bit of what is written.
+        kind: READ_ERROR and WRITE_ERROR answer SLVERR, READ_DECODE_ERROR and WRITE_DECODE_ERROR
+            DECERR (and store nothing); HANG never answers again, on any channel, until the faults
+            are cleared; FLIP inverts a bit of what is written, READ_FLIP of what the card is given.
         low: first byte address it concerns.
         high: address after the last one.
-        bit: bit of the bus word that FLIP inverts.
+        bit: bit of the bus word that FLIP or READ_FLIP inverts.
         count: bus words (HANG: bursts) it still hits; negative: all.
+        skip: bus words (HANG: bursts) of that kind that it lets pass first.
     """
 
     kind: FaultKind
@@ -45,6 +50,22 @@ class Fault:
     high: int
     bit: int = 0
     count: int = -1
+    skip: int = 0
+
+
+@dataclass(frozen=True)
+class Store:
+    """A memory on the card that holds operands.
+
+    Attributes:
+        name: the path of its instance.
+        content: ``(rows, bytes of a row) uint8``, the memory itself; the top bit is the parity.
+        bits: of a row.
+    """
+
+    name: str
+    content: NDArray[np.uint8]
+    bits: int
 
 
 @dataclass(frozen=True)
@@ -92,8 +113,14 @@ def _load(path: Path) -> ctypes.CDLL:
         ("run", ctypes.c_int, u64, u32, u32, u32),
         ("step", ctypes.c_int, u64),
         ("stop", None),
-        ("add_fault", None, ctypes.c_int, u64, u64, u32, ctypes.c_int64),
+        ("add_fault", None, ctypes.c_int, u64, u64, u32, ctypes.c_int64, u64),
         ("clear_faults", None),
+        ("struck", u64),
+        ("strike_reset", None, u64),
+        ("strike_store", None, u64, u32, u32, u32),
+        ("stores", u32),
+        ("store_name", ctypes.c_char_p, u32),
+        ("store", handle, u32, *[ctypes.POINTER(u32)] * 3),
     ):
         function = getattr(library, f"card_{name}")
         function.restype = result
@@ -191,12 +218,46 @@ class Card:
     def add_fault(self, fault: Fault) -> None:
         """Let the memory misbehave from now on."""
         self._library.card_add_fault(
-            self._live(), fault.kind, fault.low, fault.high, fault.bit, fault.count
+            self._live(), fault.kind, fault.low, fault.high, fault.bit, fault.count, fault.skip
         )
 
     def clear_faults(self) -> None:
-        """Let the memory behave again; what hung is answered."""
+        """Let the memory behave again; what hung is answered, and no strike is to come."""
         self._library.card_clear_faults(self._live())
+
+    @property
+    def struck(self) -> int:
+        """How often a fault or a strike has hit so far."""
+        return int(self._library.card_struck(self._live()))
+
+    def strike_reset(self, cycle: int) -> None:
+        """Pulse the reset input once, at the first `cycle` or later that `run_until` makes."""
+        self._library.card_strike_reset(self._live(), cycle)
+
+    def strike_store(self, cycle: int, store: int, row: int, bit: int) -> None:
+        """Invert a bit in a store once, as soon as it holds anything from that cycle on.
+
+        Args:
+            cycle: as for `strike_reset`.
+            store: position in `stores()`.
+            row: the first row from here on that is not zero is struck.
+            bit: below `Store.bits`.
+        """
+        self._library.card_strike_store(self._live(), cycle, store, row, bit)
+
+    def stores(self) -> list[Store]:
+        """The stores of a library built with `faults`, valid until `close`; else none."""
+        found = []
+        for i in range(self._library.card_stores(self._live())):
+            rows, row_bytes, bits = (ctypes.c_uint32() for _ in range(3))
+            address = self._library.card_store(
+                self._live(), i, ctypes.byref(rows), ctypes.byref(row_bytes), ctypes.byref(bits)
+            )
+            size = rows.value * row_bytes.value
+            memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+            name = self._library.card_store_name(self._live(), i).decode()
+            found.append(Store(name, memory.reshape(rows.value, row_bytes.value), bits.value))
+        return found
 
     def close(self) -> None:
         """End the model and its waveform; a second call does nothing."""

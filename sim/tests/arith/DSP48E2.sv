@@ -1,6 +1,6 @@
 // Model of the DSP48E2 registers and paths that residue_dsp uses, written from AMD UG579: A, B, C,
-// M and P registers with their enables and resets, A and P cascades, and the OPMODEs M + C and
-// M + (PCIN >> 17). Anything else stops the simulation. Bench only; synthesis has the primitive.
+// M and P registers with their enables and resets, A and P cascades, the pre-adder D - A, and the
+// OPMODEs M + C and M + (PCIN >> 17). Anything else stops the simulation. Bench only; synthesis has the primitive.
 `default_nettype none
 
 /* verilator lint_off DECLFILENAME */
@@ -8,7 +8,7 @@
 /* verilator lint_off UNUSEDPARAM */
 /* verilator lint_off UNDRIVEN */
 module DSP48E2 #(
-    parameter A_INPUT = "DIRECT",
+    parameter A_INPUT = "DIRECT", parameter AMULTSEL = "A",
     parameter int AREG = 1, parameter int ACASCREG = 1, parameter int ADREG = 1,
     parameter int DREG = 1, parameter int BREG = 1, parameter int BCASCREG = 1,
     parameter int CREG = 1, parameter int MREG = 1, parameter int PREG = 1,
@@ -43,17 +43,20 @@ module DSP48E2 #(
     output logic [47:0] P,
     input  wire  [47:0] PCIN,
     output logic [47:0] PCOUT,
+    output logic [ 3:0] CARRYOUT,
     output logic        OVERFLOW, UNDERFLOW, PATTERNDETECT, PATTERNBDETECT,
     output logic [ 7:0] XOROUT
 );
 
   if (AREG != 1 || ACASCREG != 1 || CREG != 1 || MREG != 1 || PREG != 1) $error("not modelled");
   if (BREG != BCASCREG || ALUMODEREG + INMODEREG + OPMODEREG != 0) $error("not modelled");
-  if (CARRYINREG + CARRYINSELREG + ADREG + DREG != 0) $error("not modelled");
+  if (CARRYINREG + CARRYINSELREG != 0 || ADREG != DREG) $error("not modelled");
 
   logic [29:0] a_q;
   logic [17:0] b1_q, b2_q;
   logic [47:0] c_q;
+  logic [26:0] d_q, ad_q;
+  wire [26:0] multiplicand = AMULTSEL == "AD" ? ad_q : a_q[26:0];
   logic signed [44:0] m_q;
 
   wire [47:0] m = 48'(m_q);  // sign-extended: M leaves the multiplier as two's complement
@@ -67,14 +70,20 @@ module DSP48E2 #(
       if (CEB1) b1_q <= B;
       if (CEB2) b2_q <= BREG == 2 ? b1_q : B;
     end
+    if (RSTD) {d_q, ad_q} <= '0;
+    else begin
+      if (CED) d_q <= D;
+      if (CEAD) ad_q <= d_q - a_q[26:0];
+    end
     if (RSTC) c_q <= '0;
     else if (CEC) c_q <= C;
     if (RSTM) m_q <= '0;
-    else if (CEM) m_q <= 45'($signed(a_q[26:0])) * 45'($signed(b2_q));
+    else if (CEM) m_q <= 45'($signed(multiplicand)) * 45'($signed(b2_q));
     if (RSTP) P <= '0;
     else if (CEP) P <= z + m;
     if (!(OPMODE inside {9'b00_011_01_01, 9'b00_101_01_01})) $fatal(1, "OPMODE not modelled");
-    if ({INMODE, ALUMODE, CARRYIN, CARRYINSEL} != '0) $fatal(1, "mode not modelled");
+    if ({ALUMODE, CARRYIN, CARRYINSEL} != '0) $fatal(1, "mode not modelled");
+    if (INMODE != (AMULTSEL == "AD" ? 5'b01100 : 5'b00000)) $fatal(1, "INMODE not modelled");
   end
 
   assign ACOUT = a_q;

@@ -20,12 +20,21 @@ from residue_sim.stimuli import odd_modulus
 class Bench:
     def __init__(self, dut: Any) -> None:
         self.dut = dut
-        self.word = 3 * bench_parameter("DigitBits")
+        self.word = bench_parameter("WordBits")
+        self.steps = bench_parameter("Steps")
         self.rng = random.Random(cocotb.RANDOM_SEED)
         self.n_words: list[int] = []
 
+    def montgomery(self, modulus: int, k: int) -> Montgomery:
+        return Montgomery.of(modulus, self.word, k=k, digits_per_word=self.steps)
+
+    def bits(self, k: int) -> int:
+        """The largest moduli of k words."""
+        return self.word * (k - self.steps) - 2
+
     async def reset(self) -> None:
         self.dut.rst_n.value = 0
+        self.dut.clear_i.value = 0
         self.dut.s_valid.value = 0
         self.dut.m_ready.value = 0
         self.dut.n_data_i.value = 0
@@ -40,7 +49,7 @@ class Bench:
         """Send the values, compare the residues; the cycle of each residue's last word."""
         dut, rng, k = self.dut, self.rng, ctx.k
         n_words = to_words(ctx.modulus, self.word, k)
-        dut.n0inv_i.value = ctx.n0inv
+        dut.n0inv_i.value = ctx.n0inv % (1 << self.word)
         words = [
             (word, j == k - 1) for v in values for j, word in enumerate(to_words(v, self.word, k))
         ]
@@ -89,7 +98,7 @@ async def start(dut: Any) -> Bench:
 
 def edge_values(ctx: Montgomery) -> Iterator[int]:
     """Multiples of N and their neighbours, at the border of the final subtraction; extremes."""
-    base = 1 << ctx.word_bits
+    base = 1 << ctx.ring_bits
     for multiple in (0, 1, 2, base // 2, base - 2, base - 1):
         yield from (max(0, multiple * ctx.modulus + d) for d in (-1, 0, 1))
     yield from (ctx.n_tilde, ctx.n_tilde - 1, base * ctx.modulus - 1, base, base - 1)
@@ -101,9 +110,9 @@ async def idle_and_stall_patterns(dut: Any) -> None:
     bench = await start(dut)
     rng = bench.rng
     for k, idle, stall in ((4, 0.0, 0.0), (4, 0.4, 0.0), (6, 0.0, 0.9), (8, 0.3, 0.3)):
-        bits = bench.word * (k - 1) - 2
+        bits = bench.bits(k)
         for modulus in ((1 << bits) - 1, odd_modulus(rng, bits)):
-            ctx = Montgomery.of(modulus, bench.word, k=k)
+            ctx = bench.montgomery(modulus, k)
             values = [*edge_values(ctx), *(rng.randrange(ctx.n_tilde) for _ in range(12))]
             rng.shuffle(values)
             await bench.run(ctx, values, idle, stall)
@@ -115,9 +124,9 @@ async def exhaustive_at_toy_width(dut: Any) -> None:
     bench = await start(dut)
     if bench.word > 6:
         return
-    for modulus in (3, 7, 13):
-        ctx = Montgomery.of(modulus, bench.word, k=4)
-        await bench.run(ctx, range((modulus << bench.word) + 1))
+    for modulus in (3, 7, 13) if bench.steps == 1 else (3,):
+        ctx = bench.montgomery(modulus, 4)
+        await bench.run(ctx, range((modulus << ctx.ring_bits) + 1))
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
@@ -125,30 +134,54 @@ async def rate_and_latency_depend_on_length_alone(dut: Any) -> None:
     bench = await start(dut)
     rng = bench.rng
     for k in (4, 8):
-        bits = bench.word * (k - 1) - 2
+        bits = bench.bits(k)
         schedules = set()
         for modulus in ((1 << bits) - 1, odd_modulus(rng, bits)):
-            ctx = Montgomery.of(modulus, bench.word, k=k)
+            ctx = bench.montgomery(modulus, k)
             for v in (0, ctx.n_tilde, rng.randrange(ctx.n_tilde)):
                 schedules.add(tuple(await bench.run(ctx, [v] * 6)))
         assert len(schedules) == 1
         (schedule,) = schedules
-        assert {b - a for a, b in pairwise(schedule)} == {k + 9}
+        expected = {k + 9} if bench.steps == 1 else {2 * k + 33}
+        assert {b - a for a, b in pairwise(schedule)} == expected
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def reset_in_the_middle(dut: Any) -> None:
     bench = await start(dut)
-    ctx = Montgomery.of(odd_modulus(bench.rng, 3 * bench.word - 2), bench.word, k=4)
+    ctx = bench.montgomery(odd_modulus(bench.rng, bench.bits(4)), 4)
     for cut in (1, 9, 14, 25, 40):
         dut.s_valid.value = 1
         dut.s_last.value = 0
         for _ in range(cut):
             await FallingEdge(dut.clk)
         await bench.reset()
-        await bench.run(ctx, [5, ctx.n_tilde - 1, 1 << bench.word])
+        await bench.run(ctx, [5, ctx.n_tilde - 1, 1 << ctx.ring_bits])
 
 
-@pytest.mark.parametrize("digit", [2, 17], ids=["toy", "full"])
-def test_residue_canonical(digit: int) -> None:
-    run_bench("residue_canonical", __file__, parameters={"DigitBits": digit, "MaxWords": 8})
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def clearing_zeroes_the_memories(dut: Any) -> None:
+    bench = await start(dut)
+    ctx = bench.montgomery(odd_modulus(bench.rng, bench.bits(8)), 8)
+    await bench.run(ctx, [bench.rng.randrange(ctx.n_tilde) for _ in range(6)])
+    memories = [dut.buffer] + ([dut.g_fold.fold] if bench.steps == 2 else [])
+    for memory in memories:
+        assert any(int(row.value) for row in memory)
+    dut.clear_i.value = 1
+    await FallingEdge(dut.clk)
+    dut.clear_i.value = 0
+    assert dut.clearing_o.value
+    while dut.clearing_o.value:
+        await FallingEdge(dut.clk)
+    for memory in memories:
+        assert not any(int(row.value) for row in memory)
+    assert int(dut.quotient_q.value) == 0
+    await bench.run(ctx, [ctx.n_tilde - 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("word", "steps"), [(6, 1), (51, 1), (4, 2), (50, 2)], ids=["toy", "full", "toy-2", "full-2"]
+)
+def test_residue_canonical(word: int, steps: int) -> None:
+    parameters = {"WordBits": word, "MaxWords": 8, "Steps": steps}
+    run_bench("residue_canonical", __file__, parameters=parameters)

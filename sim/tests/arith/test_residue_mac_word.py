@@ -24,7 +24,7 @@ Operand = tuple[list[int], list[Limbs], int]  # words of a, limbs of t, b
 class Bench:
     def __init__(self, dut: Any) -> None:
         self.dut = dut
-        self.word = 3 * bench_parameter("DigitBits")
+        self.word = bench_parameter("WordBits")
         self.half = (self.word + 1) // 2
         self.drop_first = bool(bench_parameter("DropFirst"))
         self.rng = random.Random(cocotb.RANDOM_SEED)
@@ -113,8 +113,9 @@ async def a_first_word_cuts_off_what_went_before(dut: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("digit", "drop_first"), [(2, 0), (2, 1), (17, 1)], ids=["toy-keep", "toy-drop", "full"]
+    ("word", "drop_first"),
+    [(6, 0), (6, 1), (48, 1), (51, 1)],
+    ids=["toy-keep", "toy-drop", "48", "51"],
 )
-def test_residue_mac_word(digit: int, drop_first: int) -> None:
-    parameters = {"DigitBits": digit, "DropFirst": drop_first}
-    run_bench("residue_mac_word", __file__, parameters=parameters)
+def test_residue_mac_word(word: int, drop_first: int) -> None:
+    run_bench("residue_mac_word", __file__, parameters={"WordBits": word, "DropFirst": drop_first})

@@ -32,7 +32,7 @@ def _numbers(rng: random.Random, width: int, guard: int) -> list[list[int]]:
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def resolves_carries(dut: Any) -> None:
     rng = random.Random(cocotb.RANDOM_SEED)
-    width, guard = bench_parameter("Width"), bench_parameter("GuardBits")
+    width, guard, digits = (bench_parameter(name) for name in ("Width", "GuardBits", "Digits"))
     gaps = float(os.environ["GAPS"])
     Clock(dut.clk, 2, "ns").start()
     got: list[tuple[int, ...]] = []
@@ -54,20 +54,25 @@ async def resolves_carries(dut: Any) -> None:
     got.clear()
     dut.rst_n.value = 1
     for tag, number in enumerate(_numbers(rng, width, guard)):
+        number += [0] * (-len(number) % digits)
         value = from_words(number, width) % (1 << (width * len(number)))
-        words = to_words(value, width, len(number))
-        for j, (digit, word) in enumerate(zip(number, words, strict=True)):
+        words = to_words(value, width * digits, len(number) // digits)
+        sent = [
+            sum(digit << ((width + guard) * i) for i, digit in enumerate(number[j : j + digits]))
+            for j in range(0, len(number), digits)
+        ]
+        for j, (digit, word) in enumerate(zip(sent, words, strict=True)):
             while rng.random() < gaps:
                 dut.s_valid.value = 0
-                dut.s_data.value = rng.getrandbits(width)
+                dut.s_data.value = rng.getrandbits(digits * (width + guard))
                 dut.s_first.value = rng.getrandbits(1)
                 await step()
             dut.s_valid.value = 1
             dut.s_first.value = j == 0
-            dut.s_last.value = j == len(number) - 1
+            dut.s_last.value = j == len(words) - 1
             dut.s_tag.value = tag & 1
             dut.s_data.value = digit
-            expected.append((cycle + LATENCY, word, j == 0, j == len(number) - 1, tag & 1))
+            expected.append((cycle + LATENCY, word, j == 0, j == len(words) - 1, tag & 1))
             await step()
     dut.s_valid.value = 0
     for _ in range(LATENCY + 2):
@@ -76,12 +81,14 @@ async def resolves_carries(dut: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "guard", "gaps"), [(6, 3, 0.0), (51, 3, 0.3)], ids=["toy", "gaps"]
+    ("width", "guard", "digits", "gaps"),
+    [(6, 3, 1, 0.0), (51, 3, 1, 0.3), (50, 3, 2, 0.3)],
+    ids=["toy", "gaps", "pairs"],
 )
-def test_residue_normalise(width: int, guard: int, gaps: float) -> None:
+def test_residue_normalise(width: int, guard: int, digits: int, gaps: float) -> None:
     run_bench(
         "residue_normalise",
         __file__,
-        parameters={"Width": width, "GuardBits": guard},
+        parameters={"Width": width, "GuardBits": guard, "Digits": digits},
         environment={"GAPS": str(gaps)},
     )

@@ -33,7 +33,10 @@ class Bench:
 
     def __init__(self, dut: Any) -> None:
         self.dut = dut
-        self.word = 3 * bench_parameter("DigitBits")
+        self.karatsuba = bool(bench_parameter("Karatsuba"))
+        self.digit = bench_parameter("WordBits")
+        self.word = self.digit * (2 if self.karatsuba else 1)
+        self.latency = 24 if self.karatsuba else 15
         self.elements = bench_parameter("Elements")
         self.rng = random.Random(cocotb.RANDOM_SEED)
         self.cycle = 0
@@ -48,6 +51,7 @@ class Bench:
         dut = self.dut
         dut.rst_n.value = 0
         dut.s_req_valid.value = 0
+        dut.clear_i.value = 0
         for lane in ("a", "m", "b"):
             getattr(dut, f"s_{lane}_i").value = 0
         for name in ("words_i", "slots_i", "passes_i"):
@@ -61,7 +65,7 @@ class Bench:
 
     def configure(self, ctx: Montgomery) -> None:
         assert self.dut.idle_o.value
-        self.dut.words_i.value = ctx.k
+        self.dut.words_i.value = ctx.ring_words
         self.dut.slots_i.value = ctx.slots
         self.dut.passes_i.value = ctx.passes
 
@@ -90,9 +94,9 @@ class Bench:
         ctx, a, b = self.contexts[tag]
         self.fetches.append(self.cycle)
         digits = to_words(b, self.word, ctx.steps)[number * self.elements :]
-        for j in range(ctx.k):
-            self._lanes[FETCH_LATENCY + j]["a"] = to_words(a, self.word, ctx.k)[j]
-            self._lanes[FETCH_LATENCY + j]["m"] = to_words(ctx.m, self.word, ctx.k)[j]
+        for lane, value in (("a", a), ("m", ctx.m)):
+            for j, word in enumerate(to_words(value, self.word, ctx.ring_words)):
+                self._lanes[FETCH_LATENCY + j][lane] = word
         for p in range(self.elements):
             self._lanes[FETCH_LATENCY + p]["b"] = digits[p]
 
@@ -120,11 +124,12 @@ class Bench:
             assert result.value == ctx.multiply(a, b), (ctx, a, b)
             assert result.value < 2 * ctx.n_tilde
 
-    def moduli(self, k: int, count: int = 3) -> Iterator[Montgomery]:
-        """Moduli of k words, the largest that fit among them."""
-        bits = self.word * (k - 1) - 2
+    def moduli(self, words: int, count: int = 3) -> Iterator[Montgomery]:
+        """Moduli of so many ring words, the largest that fit among them."""
+        bits = self.word * (words - 1) - 2
+        digits = 2 if self.karatsuba else 1
         for modulus in ((1 << bits) - 1, *(odd_modulus(self.rng, bits) for _ in range(count - 1))):
-            yield Montgomery.of(modulus, self.word, self.elements, k)
+            yield Montgomery.of(modulus, self.digit, self.elements, words * digits, digits)
 
     def products(
         self, moduli: Sequence[Montgomery], count: int
@@ -148,11 +153,11 @@ async def start(dut: Any) -> Bench:
 async def full_rate_at_every_length(dut: Any) -> None:
     """Back to back, one to many passes: the right results, and not one empty slot."""
     bench = await start(dut)
-    for k in (2, 4, 6, 10):
-        moduli = list(bench.moduli(k))
+    for words in (2, 4, 6, 10) if not bench.karatsuba else (2, 3, 5, 9):
+        moduli = list(bench.moduli(words))
         ctx = moduli[0]
         bench.configure(ctx)
-        flight = 15 * bench.elements // ctx.slots + 4  # more than are in flight together
+        flight = bench.latency * bench.elements // ctx.slots + 4  # more than are in flight together
         products = bench.products(moduli, 3 * flight)
         await bench.multiply(products)
         groups = len(products) * ctx.passes
@@ -208,12 +213,37 @@ async def reset_in_flight(dut: Any) -> None:
         await bench.multiply(bench.products(moduli, 12))
 
 
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def clearing_zeroes_what_is_stored_between_passes(dut: Any) -> None:
+    bench = await start(dut)
+    moduli = list(bench.moduli(6))
+    bench.configure(moduli[0])
+    await bench.multiply(bench.products(moduli, 12))
+    assert any(int(row.value) for row in dut.store)
+    dut.clear_i.value = 1
+    for _ in range(len(dut.store)):
+        await bench.step()
+    dut.clear_i.value = 0
+    assert not any(int(row.value) for row in dut.store)
+    await bench.multiply(bench.products(moduli, 12))
+
+
 @pytest.mark.parametrize(
-    ("digit", "elements"), [(2, 2), (2, 5), (17, 3)], ids=["toy-2", "toy-5", "full"]
+    ("karatsuba", "word", "elements"),
+    [
+        (0, 6, 2),
+        (0, 6, 5),
+        (0, 51, 3),
+        (1, 6, 2),
+        (1, 50, 3),
+        pytest.param(0, 48, 3, marks=pytest.mark.full),
+        pytest.param(1, 50, 11, marks=pytest.mark.full),
+    ],
 )
-def test_residue_ring(digit: int, elements: int) -> None:
+def test_residue_ring(karatsuba: int, word: int, elements: int) -> None:
     parameters = {
-        "DigitBits": digit,
+        "WordBits": word,
+        "Karatsuba": karatsuba,
         "Elements": elements,
         "MaxWords": 10,
         "TagBits": 8,

@@ -97,16 +97,26 @@ def test_capabilities_are_the_configuration(board: Board) -> None:
     assert CAP1_MAX_EXPONENT_BITS.get(cap1) == entry.max_exponent_bits
 
 
-@pytest.mark.parametrize("latency", ["fast", "0", "random:40"])
-def test_every_operation_and_every_bad_command(latency: str) -> None:
+@pytest.mark.parametrize(
+    ("config", "latency", "count"),
+    [
+        (CONFIG, "fast", 5),
+        (CONFIG, "0", 5),
+        (CONFIG, "random:40", 5),
+        ("small4", "fast", 2),  # lanes without work
+        ("small4", "random:40", 69),  # groups of different numbers
+        ("small_k", "random:40", 5),
+    ],
+)
+def test_every_operation_and_every_bad_command(config: str, latency: str, count: int) -> None:
     seed = 11
     print("seed", seed)
     rng = random.Random(seed)
-    with Board(CONFIG, latency=Latency.parse(latency), seed=seed) as board:
+    with Board(config, latency=Latency.parse(latency), seed=seed) as board:
         for bits in (512, 1024):
             program = Program(board.configuration, base=board.memory_base)
             modulus = odd_modulus(rng, bits)
-            all_operations(program, modulus, rng, count=5)
+            all_operations(program, modulus, rng, count=count)
             bad_commands(program, modulus, rng)
             assert run_program(board, program, LONG)
             check(board, program)

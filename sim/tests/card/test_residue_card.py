@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import random
@@ -32,10 +33,11 @@ from residue_sim.stimuli import odd_modulus
 BASE = 0xFFFF_F000  # programs cross a 32-bit boundary
 TOY = Configuration(
     name="toy",
+    element="schoolbook",
     word_bits=6,
-    digit_bits=2,
     elements=3,
     rings=1,
+    masters=1,
     contexts=8,
     max_modulus_bits=64,
     max_exponent_bits=256,
@@ -207,7 +209,7 @@ def completion(bench: Bench, index: int) -> dict[str, int]:
     at = BASE + index * abi.DESCRIPTOR_BYTES + abi.COMPLETION_OFFSET
     raw = bench.memory.peek(at, abi.COMPLETION_DTYPE.itemsize)
     (record,) = np.frombuffer(raw, abi.COMPLETION_DTYPE)
-    return {name: int(record[name]) for name in ("status", "tag", "cycles", "busy", "products")}
+    return {name: int(record[name]) for name in abi.COMPLETION_DTYPE.names or ()}
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
@@ -421,11 +423,17 @@ async def run_all_operations(bench: Bench, count: int) -> None:
     records = [completion(bench, i) for i in range(len(program.expected))]
     assert await bench.counter("PRODUCTS") == sum(record["products"] for record in records)
     assert await bench.counter("BUSY") == sum(record["busy"] for record in records)
+    assert await bench.counter("STALLS") == sum(record["stalls"] for record in records)
     assert await bench.counter("CYCLES") > sum(record["cycles"] for record in records)
     assert await bench.counter("COMMANDS") == len(records)
     assert await bench.counter("ERRORS") == 0
-    assert await bench.counter("READ_BYTES") == bench.memory.bytes_read
+    read = sum(record["read_bytes"] for record in records)
+    written = sum(record["write_bytes"] for record in records)
+    assert await bench.counter("READ_BYTES") == bench.memory.bytes_read == read
     assert await bench.counter("WRITE_BYTES") == bench.memory.bytes_written
+    assert bench.memory.bytes_written == written + abi.COMPLETION_DTYPE.itemsize * len(records)
+    for before, after in itertools.pairwise(records):
+        assert after["started"] > before["started"] + before["cycles"]
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
@@ -472,7 +480,7 @@ def rows_of(store: Any) -> list[int]:
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
 async def clear_leaves_no_secret(dut: Any) -> None:
-    """CLEAR zeroes accumulators, tables and exponents; what follows is right."""
+    """CLEAR zeroes the engine's stores; what follows is right."""
     bench = Bench(dut)
     await bench.reset()
     rng = bench.rng
@@ -484,8 +492,9 @@ async def clear_leaves_no_secret(dut: Any) -> None:
     powers(program, modulus, Opcode.POW_FIXED, values, [(1 << bits) - 1] * len(values), bits)
     powers(program, modulus, Opcode.POW, values[:3], [rng.getrandbits(9) for _ in range(3)], 9)
     await bench.run(program)
-    engine = dut.i_engine
-    stores = (engine.i_accumulators, engine.i_tables, engine.i_exponents)
+    lane = dut.g_cluster[0].i_cluster.g_lane[0].i_lane
+    engine = lane.i_engine
+    stores = (engine.i_accumulators, engine.i_tables, engine.i_exponents, engine.i_modulus)
     assert all(any(rows_of(store)) for store in stores)
     await bench.soft_reset()
     clear = bench.program()

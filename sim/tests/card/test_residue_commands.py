@@ -17,12 +17,13 @@ from residue.card import _abi as abi
 from residue.card._abi import CommandFlag, ModulusVector, Opcode, Status
 from residue_sim.golden import Montgomery
 from residue_sim.harness import run_bench
-from residue_sim.job import unpack_job
+from residue_sim.job import unpack_job, unpack_share
 from residue_sim.manifest import configurations
 from residue_sim.stimuli import odd_modulus
 
 CARD = configurations()["small"]
 EMIT_RESULTS = 16
+RINGS = 3
 FIRST = 3  # entry of the table store at which tables start
 QUEUE, MODULI = 0x1_FFFF_FF80, 0x2_0001_0000
 QUEUE_SIZE = 8
@@ -36,7 +37,11 @@ ERROR_STATUS = {
     "write_window_error": Status.OUT_OF_WINDOW,
     "read_axi_error": Status.READ_ERROR,
     "write_axi_error": Status.WRITE_ERROR,
+    "store_error": Status.STORE_ERROR,
+    "element_modulus_bad": Status.BAD_MODULUS,
+    "element_modulus_even": Status.EVEN_MODULUS,
 }
+COUNTS = {"busy": RINGS, "products": RINGS, "stalls": RINGS, "read_bytes": 64, "write_bytes": 16}
 
 
 @dataclass
@@ -61,7 +66,7 @@ class Case:
             "opcode": self.opcode,
             "window": 4,
             "tag": 0xC0DE0000 + self.opcode,
-            "modulus": MODULI,
+            "modulus": MODULI + (self.k << 16),  # every block at a place of its own
             "src_a": 0x3_0000_0010,
             "src_b": 0x4_0000_0020,
             "exponents": 0x5_0000_0030,
@@ -73,7 +78,22 @@ class Case:
             "stride_e": 4,
             "stride_dst": rows + 2,
         }
+        if self.even or self.header_k is not None:
+            defaults["modulus"] += 1 << 15
         self.fields = defaults | self.fields
+
+    @property
+    def per_element(self) -> bool:
+        flags = self.fields.get("flags", 0)
+        return self.opcode == Opcode.POW and bool(flags & CommandFlag.MODULUS_PER_ELEMENT)
+
+    @property
+    def runs(self) -> bool:
+        """Whether it comes to be run."""
+        return self.opcode not in (Opcode.NOP, Opcode.CLEAR) and (
+            self.status in (Status.OK, Status.SELFTEST_FAILED)
+            or (self.fail is not None and self.fail[1] == "run")
+        )
 
     @property
     def descriptor(self) -> bytes:
@@ -102,18 +122,22 @@ class Case:
             cap = min(cap, (entries - FIRST) // 16)
         job = {
             "opcode": op,
-            "count": cap if op == Opcode.SELFTEST else f["count"],
             "length": -(-f["length"] // 4) if op == Opcode.POW else f["length"],
             "k": k,
+            "words": k,
             "rows": k // 2,
             "slots": max(k, CARD.elements) + 1,
             "passes": -(-k // CARD.elements),
             "cap": cap,
             "emit_cap": EMIT_RESULTS * (CARD.max_words // 2) // (size // 2),
+            "per_element": self.per_element,
             "init_from_a": op in FIXED and bool(f.get("flags", 0) & CommandFlag.INIT_FROM_A),
         }
-        names = ("src_a", "src_b", "exponents", "dst")
-        job |= {n: f[n] for n in (*names, "stride_a", "stride_b", "stride_e", "stride_dst")}
+        if op != Opcode.SELFTEST:
+            job["count"] = f["count"]
+        if op in FIXED:
+            job["table_addr"] = f["src_b"]
+        job |= {n: f[n] for n in ("stride_a", "stride_b", "stride_e", "stride_dst")}
         if op in (*EXPONENTS, Opcode.TABLE):
             job["window_log2"] = f["window"].bit_length() - 1
         if op in EXPONENTS:
@@ -121,8 +145,37 @@ class Case:
             job["exp_rows"] = -(-bits // 128)
         return job
 
-    def reads(self, entry: int) -> list[tuple[int, int, int, int]]:
-        """Address, beats, store and row of everything that is read for this command."""
+    @property
+    def shares(self) -> list[dict[str, int]]:
+        """What each lane is told of its share; only what the opcode uses."""
+        f, op = self.fields, self.opcode
+        if op == Opcode.SELFTEST:
+            return [{"count": self.job["cap"]}] * RINGS
+        shares = []
+        first = 0
+        for ring in range(RINGS):
+            n = f["count"] // RINGS + (ring < f["count"] % RINGS)
+            share = {"first": first, "count": n}
+            gathers = op == Opcode.PROD
+            entries = 1 << f["window"] if op == Opcode.TABLE else 1
+            for name, step in (
+                ("src_a", 0 if gathers else f["stride_a"]),
+                ("src_b", f["stride_b"] if op == Opcode.MUL or self.per_element else None),
+                ("exponents", 0 if gathers else f["stride_e"] if op in EXPONENTS else None),
+                ("dst", f["stride_dst"] * entries),
+            ):
+                if step is not None:
+                    base = f["modulus" if self.per_element and name == "src_b" else name]
+                    share[name] = base + first * step * 16
+            shares.append(share)
+            first += n
+        return shares
+
+    def reads(self, entry: int, loaded: int | None) -> list[tuple[int, int, int, int]]:
+        """Address, rows, store and row of everything that is read for this command.
+
+        `loaded` is the modulus block that the stores hold.
+        """
         fetch = [(entry, 4, HERE, 0)]
         stage = self.fail[1] if self.fail else ""
         no_fit = self.opcode in FIXED and self.fields["window"] == 8  # known from k
@@ -131,9 +184,11 @@ class Case:
         if self.opcode in (Opcode.NOP, Opcode.CLEAR) or self.status in early or stage == "fetch":
             return fetch
         modulus, rows = self.fields["modulus"], self.k // 2
+        if modulus == loaded:
+            return fetch
         header = [(modulus, 2, HERE, 0)]
         late = (Status.BAD_MODULUS, Status.BAD_STRIDE, Status.BAD_WINDOW)
-        if self.status in late or stage == "header":
+        if (self.status in late and stage != "run") or stage == "header":
             return fetch + header
 
         def at(vector: ModulusVector) -> int:
@@ -159,6 +214,9 @@ class Bench:
         self.rng = random.Random(cocotb.RANDOM_SEED)
         self.pace = pace
         self.head = 0
+        self.loaded: int | None = None
+        self.clock = 0  # cycles since reset
+        self.last_fetch: tuple[int, int] | None = None  # clock, and what the record says
 
     def put(self, **signals: Any) -> None:
         """Drive inputs that change."""
@@ -174,7 +232,9 @@ class Bench:
         self._driven: dict[str, Any] = {}
         Clock(self.dut.clk, 2, "ns").start()
         inputs = """rst_n start_i engine_busy_i loader_busy_i storer_busy_i storer_waiting_i
-            mismatch_i modulus_even_i slot_busy_i product_i read_window_error_i read_axi_error_i
+            mismatch_i store_error_i element_modulus_bad_i element_modulus_even_i modulus_even_i
+            inc_busy_i inc_products_i inc_stalls_i
+            inc_read_bytes_i inc_write_bytes_i read_window_error_i read_axi_error_i
             write_window_error_i write_axi_error_i m_read_ready s_answer_valid m_write_ready
             m_data_ready tail_i"""
         self.put(**dict.fromkeys(inputs.split(), 0))
@@ -188,8 +248,10 @@ class Bench:
 
     async def start(self, tail: int) -> None:
         self.put(tail_i=tail, start_i=1)
+        self.loaded = None
         assert self.get("idle_o")
         await FallingEdge(self.dut.clk)
+        self.clock += 1
         self.put(start_i=0)
         assert not self.get("idle_o")
 
@@ -207,7 +269,9 @@ class Bench:
         self.parts = dict.fromkeys(("engine", "loader", "storer"), 0)  # cycles still busy
         self.aborted = self.flushed = False
         self.quiet = 0
-        self.busy = self.products = 0
+        self.counts = dict.fromkeys(COUNTS, 0)
+        self.shares: list[dict[str, int]] = []
+        self.fetch_clock = 0
         self.record: list[int] = []
         self.record_left = 0  # cycles until the record is acknowledged
         self.record_asked = False
@@ -215,22 +279,28 @@ class Bench:
             await self._cycle()
         self.head = (self.head + 1) & 0xFFFF
         self._check()
+        ran_well = case.runs and case.status == Status.OK
+        self.loaded = case.fields["modulus"] if ran_well else None
 
     async def _cycle(self) -> None:
         self._reads()
         self._parts()
         self._writes()
         active = self.fetched_in > 0 and not self.record_asked
-        slot, product = active and self.chance(), active and self.chance()
-        self.put(slot_busy_i=slot, product_i=product)
-        self.busy += slot
-        self.products += product
+        for name, most in COUNTS.items():
+            count = self.rng.randrange(most + 1) if active and self.chance() else 0
+            self.put(**{f"inc_{name}_i": count})
+            self.counts[name] += count
+        if self.get("share_valid_o"):
+            assert self.get("share_ring_o") == len(self.shares)
+            self.shares.append(unpack_share(self.get("share_o")))
         self.done = bool(self.get("command_o"))
         if self.done:
             assert self.get("error_o") == (self.case.status != Status.OK)
             assert self.get("head_o") == self.head
         await FallingEdge(self.dut.clk)
         self.cycle += 1
+        self.clock += 1
 
     def _raise(self, stage: str) -> None:
         if self.case.fail and self.case.fail[1] == stage:
@@ -241,10 +311,10 @@ class Bench:
             self.put(**{f"{name}_i": 0 for name in ERROR_STATUS})
         valid, ready = self.get("m_read_valid"), self.chance()
         if valid:
-            address, beats = self.get("m_read_addr"), self.get("m_read_beats")
-            request = (address, beats, self.get("m_read_store"), self.get("m_read_row"))
+            address, rows = self.get("m_read_addr"), self.get("m_read_rows")
+            request = (address, rows, self.get("m_read_store"), self.get("m_read_row"))
             if not self.fetched_in:
-                self.fetched_in = self.cycle
+                self.fetched_in, self.fetch_clock = self.cycle, self.clock
             if ready:
                 self.reads.append(request)
         answer = even = False
@@ -289,6 +359,9 @@ class Bench:
             assert not self.reading, "started before the modulus was there"
             job = unpack_job(self.get("job_o"))
             assert {name: job[name] for name in case.job} == case.job
+            assert len(self.shares) == RINGS
+            for got, share in zip(self.shares, case.shares, strict=True):
+                assert {name: got[name] for name in share} == share, case
             assert self.get("n0inv_o") == case.domain.n0inv
             parts |= {name: self.rng.randrange(1, 60) for name in parts}
             if case.opcode == Opcode.SELFTEST:
@@ -331,10 +404,11 @@ class Bench:
                 assert not any(self.parts.values()), "recorded before the command was done"
                 assert not self.reading
             assert self.get("m_write_addr") == self.entry + abi.COMPLETION_OFFSET
-            assert self.get("m_write_beats") == 4
+            assert self.get("m_write_rows") == 4
             if ready:
                 self.record_left = 5
         if self.get("m_data_valid") and data_ready:
+            assert self.get("m_data_last") == (len(self.record) == 3)
             self.record.append(self.get("m_data"))
         elif len(self.record) == 4 and self.record_left:
             self.record_left -= 1
@@ -343,12 +417,8 @@ class Bench:
 
     def _check(self) -> None:
         case = self.case
-        assert self.reads == case.reads(self.entry), case
-        runs = case.opcode not in (Opcode.NOP, Opcode.CLEAR) and (
-            case.status in (Status.OK, Status.SELFTEST_FAILED)
-            or (case.fail is not None and case.fail[1] == "run")
-        )
-        assert self.started == runs, case
+        assert self.reads == case.reads(self.entry, self.loaded), case
+        assert self.started == case.runs, case
         assert self.cleared == (case.opcode == Opcode.CLEAR)
         assert self.aborted == self.flushed == (case.fail is not None and case.fail[1] == "run")
         if case.fail and case.fail[1] == "fetch":
@@ -359,8 +429,12 @@ class Bench:
         assert record["status"] == case.status, case
         assert record["tag"] == case.fields["tag"]
         assert record["cycles"] == self.recorded_in - self.fetched_in
-        assert not any(bytes(record["reserved"]))
-        assert (record["busy"], record["products"]) == (self.busy, self.products)
+        assert {name: record[name] for name in COUNTS} == self.counts
+        begun = int(record["started"])
+        if self.last_fetch is not None:
+            clock, before = self.last_fetch
+            assert begun - before == self.fetch_clock - clock
+        self.last_fetch = self.fetch_clock, begun
 
     async def run(self, cases: list[Case]) -> None:
         """Put the commands into the queue at once and serve them."""
@@ -369,6 +443,7 @@ class Bench:
             await self.serve(case)
         assert self.get("done_o")
         await FallingEdge(self.dut.clk)
+        self.clock += 1
         assert self.get("idle_o")
         assert self.get("head_o") == self.head
 
@@ -392,6 +467,10 @@ def good_commands() -> Iterator[Case]:
     yield Case(Opcode.POW_FIXED, fields={"length": longest // 2, "window": 2})
     yield Case(Opcode.MULTI_POW, fields={"length": longest, "window": 1, "count": 1})
     yield Case(Opcode.MULTI_POW, k=4, fields={"flags": CommandFlag.INIT_FROM_A})
+    own = {"flags": int(CommandFlag.MODULUS_PER_ELEMENT)}
+    for stride in (0, 2 + 5 * 6, 100):
+        yield Case(Opcode.POW, fields=own | {"stride_b": stride})
+    yield Case(Opcode.MUL, fields=own)
 
 
 def bad_commands() -> Iterator[Case]:
@@ -447,6 +526,8 @@ def bad_commands() -> Iterator[Case]:
     ):
         yield Case(op, Status.BAD_STRIDE, fields={name: stride})
     yield Case(Opcode.POW_FIXED, Status.BAD_STRIDE, fields={"stride_a": 5} | init)
+    own = {"flags": int(CommandFlag.MODULUS_PER_ELEMENT)}
+    yield Case(Opcode.POW, Status.BAD_STRIDE, fields={"stride_b": 31} | own)
 
 
 async def prepared(dut: Any, pace: float) -> Bench:
@@ -486,7 +567,7 @@ async def errors_of_the_bus(dut: Any, pace: float) -> None:
     for stage in ("fetch", "header", "vectors", "run"):
         for flag in READ_ERRORS if stage != "run" else ERROR_STATUS:
             case = Case(Opcode.SQR, ERROR_STATUS[flag], fail=(flag, stage))
-            await bench.run([case, Case(Opcode.SQR)])
+            await bench.run([Case(Opcode.MUL, k=4), case, Case(Opcode.SQR)])
 
 
 @cocotb.test(timeout_time=200, timeout_unit="us")
@@ -494,6 +575,19 @@ async def self_test_fails(dut: Any) -> None:
     bench = await prepared(dut, 0.7)
     bad = Case(Opcode.SELFTEST, Status.SELFTEST_FAILED, mismatch=True)
     await bench.run([bad, Case(Opcode.SELFTEST)])
+
+
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def the_modulus_stays(dut: Any) -> None:
+    """It is not loaded again right after a command that named it and ended well."""
+    bench = await prepared(dut, 0.7)
+    same = Case(Opcode.MUL)
+    other = Case(Opcode.SQR, k=4)
+    failed = Case(Opcode.SQR, Status.READ_ERROR, fail=("read_axi_error", "run"))
+    stride = Case(Opcode.SQR, Status.BAD_STRIDE, fields={"stride_a": 5})
+    await bench.run([same, same, Case(Opcode.POW), other, same, Case(Opcode.NOP), same])
+    await bench.run([same, Case(Opcode.CLEAR), same, stride, same])
+    await bench.run([same, failed, same, same])
 
 
 @cocotb.test(timeout_time=200, timeout_unit="us")
@@ -519,6 +613,7 @@ def test_residue_commands() -> None:
         parameters={
             "WordBits": CARD.word_bits,
             "Elements": CARD.elements,
+            "Rings": RINGS,
             "MaxWords": CARD.max_words,
             "Contexts": CARD.contexts,
             "TableEntries": CARD.table_entries,

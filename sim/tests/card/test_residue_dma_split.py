@@ -6,34 +6,41 @@ import random
 from typing import Any
 
 import cocotb
+import pytest
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi.stream import define_stream
 
-from residue_sim.harness import run_bench
+from residue_sim.harness import bench_parameter, run_bench
 
-BASE, LIMIT = 0xFFFF_F800, 0x1_0001_0040
+BASE, LIMIT = 0xFFFF_F7F0, 0x1_0001_0040  # the base is not aligned to a beat of 512 bits
 BYTES, BURST = 16, 64
 
 RequestBus, Request, RequestSource, _, _ = define_stream(
-    "Request", signals=["addr", "beats", "tag", "valid", "ready"]
+    "Request", signals=["addr", "rows", "tag", "valid", "ready"]
 )
 BurstBus, _, _, BurstSink, _ = define_stream(
-    "Burst", signals=["addr", "beats", "last", "bad", "tag", "valid", "ready"]
+    "Burst", signals=["addr", "beats", "low", "high", "last", "bad", "tag", "valid", "ready"]
 )
 
 
-def bursts(address: int, beats: int, tag: int) -> list[tuple[int, int, bool, bool, int]]:
-    """(address, beats, last, bad, tag) of each burst of a request."""
-    inside = address >= BASE and address + beats * BYTES <= LIMIT
-    if not inside or beats == 0 or address % BYTES:
-        return [(address, beats, True, True, tag)]
-    result = []
+def bursts(address: int, rows: int, tag: int, limit: int) -> list[tuple[int, ...]]:
+    """(address, beats, low, high, last, bad, tag) of each burst of a request."""
+    size = bench_parameter("AxiDataBits") // 8
+    start, end = address // size * size, -(-(address // BYTES + rows) * BYTES // size) * size
+    beats = (end - start) // size if rows else 0
+    if start < BASE or end > limit or rows == 0 or address % BYTES:
+        return [(start, beats, -1, -1, True, True, tag)]
+    result: list[tuple[int, ...]] = []
+    low = (address - start) // BYTES
     while beats:
-        step = min(beats, BURST - address // BYTES % BURST)
-        result.append((address, step, step == beats, False, tag))
-        address += step * BYTES
+        step = min(beats, BURST - start // size % BURST)
+        last = step == beats
+        high = (address // BYTES + rows - 1 if last else -1) % (size // BYTES)
+        result.append((start, step, low, high, last, False, tag))
+        start += step * size
         beats -= step
+        low = 0
     return result
 
 
@@ -52,36 +59,41 @@ async def start(dut: Any) -> tuple[Any, Any]:
 
 
 @cocotb.test(timeout_time=100, timeout_unit="us")
-@cocotb.parametrize(stall=[0.0, 0.5])
-async def random_requests(dut: Any, stall: float) -> None:
+@cocotb.parametrize(stall=[0.0, 0.5], limit=[LIMIT, LIMIT + BYTES])
+async def random_requests(dut: Any, stall: float, limit: int) -> None:
     rng = random.Random(cocotb.RANDOM_SEED)
     source, sink = await start(dut)
+    dut.mem_limit_i.value = limit
     for channel in (source, sink):
         channel.set_pause_generator(iter(lambda: rng.random() < stall, None))
     wanted = []
     for _ in range(200):
-        beats = rng.choice([0, 1, 2, 63, 64, 65, rng.randrange(3, 300)])
+        rows = rng.choice([0, 1, 2, 63, 64, 65, rng.randrange(3, 300), rng.randrange(256, 1200)])
         address = rng.choice(
             [
-                rng.randrange(BASE, LIMIT, BYTES),
-                rng.randrange(BASE // 4096, LIMIT // 4096 + 1) * 4096 - rng.randrange(4) * BYTES,
+                rng.randrange(BASE, limit, BYTES),
+                rng.randrange(BASE // 4096, limit // 4096 + 1) * 4096 - rng.randrange(4) * BYTES,
                 BASE,
                 BASE - BYTES,
-                LIMIT - beats * BYTES,
-                LIMIT - beats * BYTES + BYTES,
-                LIMIT - BYTES,
-                LIMIT,
-                rng.randrange(BASE, LIMIT),
+                BASE + BYTES,
+                limit - rows * BYTES,
+                limit - rows * BYTES + BYTES,
+                limit - rows * BYTES - 3 * BYTES,
+                limit - BYTES,
+                limit,
+                rng.randrange(BASE, limit),
                 2**64 - BYTES,
                 0,
             ]
         )
         tag = rng.randrange(2)
-        source.send_nowait(Request(addr=address, beats=beats, tag=tag))
-        wanted += bursts(address, beats, tag)
+        source.send_nowait(Request(addr=address, rows=rows, tag=tag))
+        wanted += bursts(address, rows, tag, limit)
     for index, burst in enumerate(wanted):
         got = await sink.recv()
-        found = (int(got.addr), int(got.beats), bool(got.last), bool(got.bad), int(got.tag))
+        bad = bool(got.bad)  # of a refused request no row is used
+        low, high = (-1, -1) if bad else (int(got.low), int(got.high))
+        found = (int(got.addr), int(got.beats), low, high, bool(got.last), bad, int(got.tag))
         assert found == burst, f"burst {index}"
     await ClockCycles(dut.clk, 3)
     assert sink.empty()
@@ -93,7 +105,7 @@ async def a_burst_a_cycle(dut: Any) -> None:
     """Also where every request is one burst."""
     source, _ = await start(dut)
     for i in range(50):
-        source.send_nowait(Request(addr=BASE + i * BYTES, beats=1, tag=0))
+        source.send_nowait(Request(addr=BASE + 64 + i * BYTES, rows=1, tag=0))
     while not int(dut.m_burst_valid.value):
         await RisingEdge(dut.clk)
     for _ in range(50):
@@ -108,7 +120,7 @@ async def clear_drops_everything(dut: Any) -> None:
     sink.pause = True
     await RisingEdge(dut.clk)
     for i in range(6):
-        source.send_nowait(Request(addr=BASE + i * BYTES, beats=100, tag=0))
+        source.send_nowait(Request(addr=BASE + 64 + i * BYTES, rows=1000, tag=0))
     await ClockCycles(dut.clk, 8)
     assert dut.idle_o.value == 0
     source.clear()
@@ -120,5 +132,6 @@ async def clear_drops_everything(dut: Any) -> None:
     assert (dut.idle_o.value, dut.m_burst_valid.value, dut.s_req_ready.value) == (1, 0, 1)
 
 
-def test_residue_dma_split() -> None:
-    run_bench("residue_dma_split", __file__, parameters={"AxiDataBits": 8 * BYTES})
+@pytest.mark.parametrize("axi_data_bits", [128, 512])
+def test_residue_dma_split(axi_data_bits: int) -> None:
+    run_bench("residue_dma_split", __file__, parameters={"AxiDataBits": axi_data_bits})

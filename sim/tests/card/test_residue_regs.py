@@ -17,9 +17,11 @@ from residue.card._abi import Register
 from residue_sim.harness import run_bench
 
 CONFIGURATION = {
-    "WordBits": 51,
+    "WordBits": 50,
+    "DigitsPerWord": 2,
     "Elements": 42,
-    "Rings": 3,
+    "Rings": 6,
+    "Masters": 3,
     "AxiDataBits": 256,
     "MaxModulusBits": 4096,
     "MaxExponentBits": 2048,
@@ -27,7 +29,7 @@ CONFIGURATION = {
     "MaxWords": 82,
     "TableEntries": 520,
 }
-COUNTERS = ["busy", "products", "read_beats", "write_beats", "stalls", "commands", "errors"]
+COUNTERS = ["busy", "products", "read_bytes", "write_bytes", "stalls", "commands", "errors"]
 
 
 class Bench:
@@ -68,8 +70,8 @@ class Bench:
     async def write(self, offset: int, value: int) -> None:
         await self.master.write_dword(offset, value)
 
-    async def pulse(self, name: str, cycles: int = 1) -> None:
-        getattr(self.dut, name).value = 1
+    async def pulse(self, name: str, cycles: int = 1, value: int = 1) -> None:
+        getattr(self.dut, name).value = value
         await ClockCycles(self.dut.clk, cycles)
         getattr(self.dut, name).value = 0
         await RisingEdge(self.dut.clk)
@@ -89,13 +91,14 @@ async def identification(dut: Any) -> None:
         Register.ID: abi.CARD_ID,
         Register.VERSION: abi.VERSION_MAJOR.put(abi.ABI_MAJOR)
         | abi.VERSION_MINOR.put(abi.ABI_MINOR),
-        Register.CAP0: abi.CAP0_WORD_BITS.put(51)
+        Register.CAP0: abi.CAP0_WORD_BITS.put(50)
         | abi.CAP0_ELEMENTS.put(42)
-        | abi.CAP0_RINGS.put(3)
+        | abi.CAP0_RINGS.put(6)
         | abi.CAP0_LOG2_AXI_BYTES.put(5),
         Register.CAP1: abi.CAP1_MAX_MODULUS_BITS.put(4096) | abi.CAP1_MAX_EXPONENT_BITS.put(2048),
         Register.CAP2: abi.CAP2_CONTEXTS.put(128) | abi.CAP2_MAX_WORDS.put(82),
         Register.CAP3: abi.CAP3_TABLE_ENTRIES.put(520),
+        Register.CAP4: abi.CAP4_DIGITS_PER_WORD.put(2) | abi.CAP4_MASTERS.put(3),
     }
     for offset in range(0, 0x100, 4):
         wanted = constant.get(offset, 0)  # type: ignore[call-overload]
@@ -248,7 +251,7 @@ async def soft_reset(dut: Any) -> None:
 
 @cocotb.test(timeout_time=50, timeout_unit="us")
 async def counters(dut: Any) -> None:
-    """Each counter counts its own events; bytes are beats times their size."""
+    """Each counter counts its own events, several in a cycle where there are several sources."""
     bench = Bench(dut)
     await bench.reset()
     wanted = {"cycles": bench.rng.randrange(1, 300)}
@@ -256,15 +259,16 @@ async def counters(dut: Any) -> None:
     await ClockCycles(dut.clk, wanted["cycles"])
     dut.idle_i.value = 1
     for name in COUNTERS:
-        wanted[name] = bench.rng.randrange(1, 300)
-        await bench.pulse(f"inc_{name}_i", wanted[name])
-    beat_bytes = CONFIGURATION["AxiDataBits"] // 8
+        cycles = bench.rng.randrange(1, 300)
+        several = {"commands": 1, "errors": 1, "read_bytes": 640, "write_bytes": 64}.get(name, 6)
+        await bench.pulse(f"inc_{name}_i", cycles, several)
+        wanted[name] = several * cycles
     for low, value in (
         (Register.CYCLES_LO, wanted["cycles"]),
         (Register.BUSY_LO, wanted["busy"]),
         (Register.PRODUCTS_LO, wanted["products"]),
-        (Register.READ_BYTES_LO, wanted["read_beats"] * beat_bytes),
-        (Register.WRITE_BYTES_LO, wanted["write_beats"] * beat_bytes),
+        (Register.READ_BYTES_LO, wanted["read_bytes"]),
+        (Register.WRITE_BYTES_LO, wanted["write_bytes"]),
         (Register.STALLS_LO, wanted["stalls"]),
         (Register.COMMANDS_LO, wanted["commands"]),
         (Register.ERRORS_LO, wanted["errors"]),

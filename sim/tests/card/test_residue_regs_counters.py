@@ -11,7 +11,7 @@ from cocotb.triggers import ClockCycles, RisingEdge
 
 from residue_sim.harness import run_bench
 
-BEAT_BYTES = 1 << 28  # the lower half overflows after 16 beats
+BYTES = 0xFFF0  # a cycle
 READ_BYTES, WRITE_BYTES = 3, 4
 
 
@@ -32,7 +32,7 @@ async def read(dut: Any, register: int) -> int:
 async def coherent_pairs(dut: Any) -> None:
     rng = random.Random(cocotb.RANDOM_SEED)
     Clock(dut.clk, 2, "ns").start()
-    for name in ("cycles", "busy", "products", "read_beats", "write_beats", "stalls", "commands"):
+    for name in ("cycles", "busy", "products", "read_bytes", "write_bytes", "stalls", "commands"):
         getattr(dut, f"inc_{name}_i").value = 0
     dut.inc_errors_i.value = 0
     dut.clear_i.value = 0
@@ -41,14 +41,15 @@ async def coherent_pairs(dut: Any) -> None:
     dut.rst_n.value = 0
     await ClockCycles(dut.clk, 2)
     dut.rst_n.value = 1
-    dut.inc_read_beats_i.value = 1
-    counted = 0
+    dut.inc_read_bytes_i.value = BYTES
+    counted = (1 << 32) - 500 * BYTES  # the lower half overflows on the way
+    dut.count_q[READ_BYTES].value = counted
 
     async def count() -> None:
         nonlocal counted
         while True:
             await RisingEdge(dut.clk)
-            counted += BEAT_BYTES
+            counted += BYTES
 
     cocotb.start_soon(count())
     for _ in range(100):
@@ -58,12 +59,13 @@ async def coherent_pairs(dut: Any) -> None:
         await ClockCycles(dut.clk, rng.randrange(1, 40))
         high = await read(dut, 2 * READ_BYTES + 1)
         assert before <= (high << 32 | low) <= after
-    dut.inc_read_beats_i.value = 0
-    dut.inc_write_beats_i.value = 1
+    assert counted >> 32
+    dut.inc_read_bytes_i.value = 0
+    dut.inc_write_bytes_i.value = BYTES
     await ClockCycles(dut.clk, 40)
-    dut.inc_write_beats_i.value = 0
+    dut.inc_write_bytes_i.value = 0
     low = await read(dut, 2 * WRITE_BYTES)
-    assert await read(dut, 2 * WRITE_BYTES + 1) << 32 | low == 40 * BEAT_BYTES
+    assert await read(dut, 2 * WRITE_BYTES + 1) << 32 | low == 40 * BYTES
     dut.clear_i.value = 1
     await RisingEdge(dut.clk)
     dut.clear_i.value = 0
@@ -73,4 +75,4 @@ async def coherent_pairs(dut: Any) -> None:
 
 
 def test_residue_regs_counters() -> None:
-    run_bench("residue_regs_counters", __file__, parameters={"BeatBytes": BEAT_BYTES})
+    run_bench("residue_regs_counters", __file__)

@@ -15,10 +15,10 @@ from cocotb.triggers import FallingEdge, ReadOnly
 from residue.card._abi import Opcode
 from residue_sim.golden import Montgomery, from_words, to_words
 from residue_sim.harness import run_bench
-from residue_sim.job import job_of
+from residue_sim.job import job_of, pack_share
 from residue_sim.stimuli import odd_modulus
 
-DIGIT_BITS, WORD_BITS, MAX_WORDS = 2, 6, 8
+WORD_BITS, MAX_WORDS = 6, 8
 CAP = 5
 DST = 0x1_FFFF_FF00
 STRIDE = 6  # in units of 16 bytes
@@ -65,12 +65,14 @@ class Job:
         return job_of(
             self.opcode,
             self.domain,
-            count=self.count,
             window_log2=self.window_log2,
-            dst=DST,
             stride_dst=STRIDE,
             cap=CAP,
         )
+
+    @property
+    def share(self) -> int:
+        return pack_share(count=self.count, dst=DST)
 
 
 class Bench:
@@ -84,7 +86,7 @@ class Bench:
     async def reset(self) -> None:
         dut = self.dut
         Clock(dut.clk, 2, "ns").start()
-        for signal in (dut.rst_n, dut.start_i, dut.abort_i, dut.flush_i, dut.n_wen_i,
+        for signal in (dut.rst_n, dut.start_i, dut.abort_i, dut.flush_i, dut.clear_i, dut.n_wen_i,
                        dut.s_result_valid, dut.m_req_ready, dut.m_data_ready):  # fmt: skip
             signal.value = 0
         await FallingEdge(dut.clk)
@@ -110,7 +112,7 @@ class Bench:
         self.addresses: list[int] = []
         self.beats: list[int] = []
         self.standing: tuple[str, int] | None = None
-        dut.job_i.value = job.packed
+        dut.job_i.value, dut.share_i.value = job.packed, job.share
         dut.start_i.value = 1
         await FallingEdge(dut.clk)
         dut.start_i.value = 0
@@ -128,13 +130,15 @@ class Bench:
         await ReadOnly()  # ready and valid pass through: let them settle
         standing = None
         if int(dut.m_req_valid.value):
-            assert int(dut.m_req_beats.value) == self.row_count
+            assert int(dut.m_req_rows.value) == self.row_count
             standing = ("request", int(dut.m_req_addr.value))
             if req_ready:
                 self.addresses.append(standing[1])
         elif int(dut.m_data_valid.value):
             assert len(self.beats) < self.row_count * len(self.addresses), "data not asked for"
             standing = ("data", int(dut.m_data.value))
+            last = (len(self.beats) + 1) % self.row_count == 0
+            assert int(dut.m_data_last.value) == last
             if data_ready:
                 self.beats.append(standing[1])
         assert self.standing in (None, standing), "a request or datum changed while it waited"
@@ -251,6 +255,24 @@ async def every_operation(dut: Any, supply: float, ready: float) -> None:
         assert not int(dut.mismatch_o.value)
 
 
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def clear_leaves_nothing(dut: Any) -> None:
+    """CLEAR zeroes N and what results left behind; the next command is right."""
+    bench = Bench(dut, 1.0, 1.0)
+    await bench.reset()
+    job = Job(Opcode.FROM_MONT, 3, domains(bench.rng)[-1], bench.rng)
+    await bench.run(job)
+    held = [*dut.n_even_q, *dut.n_odd_q, dut.pair_q, dut.out_low_q]
+    assert any(int(word.value) for word in held)
+    dut.clear_i.value = 1
+    await FallingEdge(dut.clk)
+    dut.clear_i.value = 0
+    while int(dut.busy_o.value):
+        await bench.step()
+    assert not any(int(word.value) for word in held)
+    await bench.run(job)
+
+
 def test_residue_storer() -> None:
-    parameters = {"DigitBits": DIGIT_BITS, "WordBits": WORD_BITS, "MaxWords": MAX_WORDS}
+    parameters = {"WordBits": WORD_BITS, "MaxWords": MAX_WORDS}
     run_bench("residue_storer", __file__, parameters=parameters)

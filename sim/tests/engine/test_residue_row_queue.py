@@ -1,4 +1,4 @@
-"""Bench of residue_row_queue: order, rate, latency and capacity."""
+"""Bench of residue_row_queue: order, rate, latency, capacity, parity and clearing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from cocotb.triggers import FallingEdge
 from residue_sim.harness import run_bench
 
 WIDTH_BITS = 12
-OUTPUT_STAGE = 2
+OUTPUT_STAGE = 2  # entries held beside the memory
+LATENCY = 4
 
 
 class Bench:
@@ -29,10 +30,12 @@ class Bench:
 
     async def reset(self) -> None:
         Clock(self.dut.clk, 2, "ns").start()
-        self.dut.rst_n.value, self.dut.s_valid.value, self.dut.m_ready.value = 0, 0, 0
-        await FallingEdge(self.dut.clk)
-        await FallingEdge(self.dut.clk)
-        self.dut.rst_n.value = 1
+        dut = self.dut
+        for signal in (dut.rst_n, dut.clear_i, dut.s_valid, dut.m_ready):
+            signal.value = 0
+        for _ in range(3):
+            await FallingEdge(dut.clk)
+        dut.rst_n.value = 1
 
     async def cycle(self, offer: bool, take: bool) -> tuple[bool, bool]:
         """One cycle; whether an entry went in, and whether one came out."""
@@ -44,6 +47,7 @@ class Bench:
         if came_out:
             assert int(dut.m_data.value) == self.held.popleft()
             self.taken += 1
+        assert not int(dut.error_o.value)
         if went_in:
             self.held.append(data)
         await FallingEdge(dut.clk)
@@ -68,10 +72,10 @@ async def an_entry_a_cycle(dut: Any) -> None:
     """Full rate in and out, both with the queue empty and with entries held."""
     bench = Bench(dut)
     await bench.reset()
-    for waiting in (0, bench.depth - 1):
+    for waiting in (0, bench.depth - 3):
         for _ in range(waiting):
             assert (await bench.cycle(True, False))[0]
-        for _ in range(OUTPUT_STAGE + 1):  # until the first one stands at the output
+        for _ in range(LATENCY):  # until the first one stands at the output
             await bench.cycle(True, True)
         for cycle in range(5 * bench.depth):
             assert await bench.cycle(True, True) == (True, True), f"cycle {cycle}"
@@ -86,14 +90,49 @@ async def latency_and_capacity(dut: Any) -> None:
     while not int(dut.m_valid.value):
         await bench.cycle(False, False)
         cycles += 1
-    assert cycles == 2
+    assert cycles == LATENCY - 1
     entries = 1
     for _ in range(bench.depth + 10):
         entries += (await bench.cycle(True, False))[0]
     assert entries == bench.depth + OUTPUT_STAGE
 
 
-@pytest.mark.parametrize("depth", [2, 4, 6], ids="depth{}".format)
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def tells_of_a_flipped_bit(dut: Any) -> None:
+    bench = Bench(dut)
+    await bench.reset()
+    await bench.cycle(True, False)
+    await bench.cycle(False, False)
+    memory = dut.i_memory.mem_q
+    memory[0].value = int(memory[0].value) ^ 1 << bench.rng.randrange(WIDTH_BITS + 1)
+    for _ in range(LATENCY):
+        await FallingEdge(dut.clk)
+    assert int(dut.m_valid.value)
+    assert int(dut.error_o.value)
+
+
+@cocotb.test(timeout_time=200, timeout_unit="us")
+async def clears_everything(dut: Any) -> None:
+    """A full queue is empty after a clear, and nothing of its entries is left."""
+    bench = Bench(dut)
+    await bench.reset()
+    for _ in range(bench.depth + 5):
+        await bench.cycle(True, False)
+    dut.s_valid.value, dut.clear_i.value = 0, 1
+    for _ in range(bench.depth + 4):
+        await FallingEdge(dut.clk)
+    dut.clear_i.value = 0
+    memory = dut.i_memory
+    held = [*memory.mem_q, memory.array_q, memory.out_q, memory.wdata_q]
+    assert not any(int(signal.value) for signal in held)
+    assert not int(dut.m_valid.value)
+    bench.held.clear()
+    for _ in range(3 * bench.depth):
+        await bench.cycle(True, True)
+    assert bench.taken > bench.depth
+
+
+@pytest.mark.parametrize("depth", [3, 4, 6], ids="depth{}".format)
 def test_residue_row_queue(depth: int) -> None:
     parameters = {"WidthBits": WIDTH_BITS, "DepthEntries": depth}
     run_bench("residue_row_queue", __file__, parameters=parameters)

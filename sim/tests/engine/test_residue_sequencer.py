@@ -30,7 +30,9 @@ class Request:
     a_row: int
     b_is_acc: int
     b_row: int
+    m_row: int
     dst_row: int
+    to_acc: int
     to_table: int
     tab_row: int
     emit: int
@@ -64,6 +66,7 @@ class Job:
     window_log2: int = 0
     init_from_a: bool = False
     exponents: tuple[int, ...] = ()
+    per_element: bool = False
 
     @property
     def digit_bits(self) -> int:
@@ -86,6 +89,7 @@ class Job:
             exp_rows=self.exp_rows,
             cap=CAP,
             emit_cap=EMIT_CAP,
+            per_element=self.per_element,
         )
 
     def digit(self, element: int, index: int) -> int:
@@ -126,12 +130,13 @@ class Job:
             for index, text in enumerate(rounds):
                 a, b = text.split()
                 for c in range(n):
-                    dst = ROWS * (1 + group % 2 * CAP + c)
+                    dst = ROWS * (1 + (0 if self.per_element else group % 2 * CAP) + c)
+                    one = ROWS * (1 + CAP + c) if self.per_element else 0
                     context = FIRST + (16 * c if pow_ else c)
                     to_table = pow_ and 0 < index < 15
                     if b == "power":
                         digit = self.digit(element + c, self.length - 1 - (index - 15) // 5)
-                        entry = context + digit if digit else ONE
+                        entry = context + digit if digit or self.per_element else ONE
                     elif b == "digit":
                         entry = FIRST + (table_rows % 2 << self.digit_bits)
                         entry += self.digit(element + c, index)
@@ -143,10 +148,12 @@ class Job:
                     last = index + 1 == len(rounds)
                     yield Product(
                         Request(
-                            a_row=0 if a == "one" else dst,
+                            a_row=one if a == "one" else dst,
                             b_is_acc=b == "acc",
                             b_row=dst if b == "acc" else ROWS * entry,
+                            m_row=ROWS * (1 + c) if self.per_element else 0,
                             dst_row=dst,
+                            to_acc=not last,
                             to_table=to_table,
                             tab_row=ROWS * (context + index + 1) if to_table else 0,
                             emit=last or self.opcode == Opcode.TABLE,
@@ -332,6 +339,7 @@ def jobs(rng: random.Random) -> Iterator[Job]:
     for count, length in ((1, 1), (CAP + 1, 2), (2, 33)):
         strings = (0, (1 << 4 * length) - 1, *(rng.getrandbits(4 * length) for _ in range(count)))
         yield Job(Opcode.POW, count, length, exponents=strings[:count])
+        yield Job(Opcode.POW, count, length, exponents=strings[:count], per_element=True)
     for log2, length in ((0, 1), (0, 130), (1, 3), (2, 4), (3, 17)):
         count = 2 if length > 100 else 2 * CAP + 1
         bits = length << log2
@@ -360,6 +368,7 @@ async def keeps_requests_coming(dut: Any) -> None:
         Job(Opcode.SQR, 3 * CAP, 3),
         Job(Opcode.PROD, 2 * CAP, 3),
         Job(Opcode.POW, CAP, 3, exponents=tuple(range(CAP))),
+        Job(Opcode.POW, CAP, 3, exponents=tuple(range(CAP)), per_element=True),
         Job(Opcode.POW_FIXED, CAP, 6, 1, exponents=tuple(range(CAP))),
     ):
         await bench.start(job)
@@ -399,16 +408,17 @@ async def timing_ignores_exponents(dut: Any) -> None:
     """Any exponents: the same requests in the same cycles, but for the table entry."""
     bench = Bench(dut, pace=0.5)
     await bench.reset()
-    for opcode, count, length, log2 in (
-        (Opcode.POW, CAP, 4, 0),
-        (Opcode.POW_FIXED, CAP, 5, 1),
-        (Opcode.MULTI_POW, 3, 4, 2),
+    for opcode, count, length, log2, per_element in (
+        (Opcode.POW, CAP, 4, 0, False),
+        (Opcode.POW, CAP, 4, 0, True),
+        (Opcode.POW_FIXED, CAP, 5, 1, False),
+        (Opcode.MULTI_POW, 3, 4, 2, False),
     ):
         traces = []
         for fill in (0, -1, 0x5A3C96):
             exponents = (fill & 0xFFFF_FFFF,) * CAP
             bench.rng = random.Random(cocotb.RANDOM_SEED)
-            job = Job(opcode, count, length, log2, exponents=exponents)
+            job = Job(opcode, count, length, log2, exponents=exponents, per_element=per_element)
             issued = await bench.run(job, ready=0.5)
             traces.append(
                 [(at, *(getattr(r, f) for f in REQUEST_FIELDS if f != "b_row")) for at, r in issued]
@@ -446,5 +456,5 @@ async def abort(dut: Any) -> None:
 
 
 def test_residue_sequencer() -> None:
-    parameters = {"AccRowBits": 5, "TabRowBits": 11, "ExpRowBits": 4}
+    parameters = {"AccRowBits": 5, "TabRowBits": 11, "ExpRowBits": 4, "ModRowBits": 4}
     run_bench("residue_sequencer", __file__, parameters=parameters)
