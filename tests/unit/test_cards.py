@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from residue._limbs import from_limbs, to_limbs
 from residue.backends import Backend, DeviceFallbackWarning, ResidueArray, _registry, get_backend
 from residue.backends._auto import AutoBackend
-from residue.backends._card import CardBackend
+from residue.backends._card import CardArray, CardBackend
 from residue.backends._cards import CardsArray, CardsBackend
 from residue.backends._cpu import CpuBackend
 from residue.card import _pynq
@@ -324,6 +325,30 @@ def test_an_operation_fails_with_the_card_that_fails(operation: str, how: str) -
 
 def _no_answer(offset: int) -> int:
     raise DeviceError("the board does not answer")
+
+
+def test_an_error_comes_when_the_other_cards_are_done() -> None:
+    rig = Rig()
+    a = rig.up(units(6))
+    failed, done = threading.Event(), threading.Event()
+    mul = rig.backends[2].mul
+
+    def fail(*_: ResidueArray) -> CardArray:
+        failed.set()
+        raise DeviceError("the first card failed")
+
+    def late(x: ResidueArray, y: ResidueArray) -> CardArray:
+        failed.wait()
+        time.sleep(0.05)
+        result = mul(x, y)
+        done.set()
+        return result
+
+    rig.backends[0].mul = fail  # type: ignore[method-assign,assignment]
+    rig.backends[2].mul = late  # type: ignore[method-assign,assignment]
+    with pytest.raises(DeviceError, match="the first card failed"):
+        rig.backend.mul(a, a)
+    assert done.is_set()
 
 
 def test_a_wrong_result_of_one_card_is_found() -> None:
