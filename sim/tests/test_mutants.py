@@ -23,8 +23,8 @@ from _pytest.mark import ParameterSet
 from residue_sim.manifest import hw_root
 
 HERE = Path(__file__).parent
-# Whole engines and cards: most of a minute a mutant.
-SLOW = ("residue_card.sv", "residue_engine.sv")
+# Wholes of many modules: up to a minute a mutant.
+SLOW = ("residue_card.sv", "residue_engine.sv", "residue_reader.sv", "residue_writer.sv")
 
 
 @dataclass(frozen=True)

@@ -556,7 +556,7 @@ async def trace(dut: Any) -> list[tuple[int, str, int, int]]:
     return [(at - seen[0][0], name, address, length) for at, name, address, length in seen]
 
 
-@pytest.mark.parametrize("name", ["toy", "small"])
+@pytest.mark.parametrize("name", ["toy", pytest.param("small", marks=pytest.mark.full)])
 def test_residue_card(name: str) -> None:
     run_bench(
         "residue_card",
