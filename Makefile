@@ -37,8 +37,6 @@ $(VENV)/.test: pyproject.toml constraints.txt
 	touch $(VENV)/.demo
 
 comma := ,
-# pynq keeps its devices in globals of the process.
-ALONE := tests/integration/test_pynq_board.py
 
 setup: $(VENV)/.test  ## environment in .venv with everything
 	@echo "ready: $(BIN)/residue --help"
@@ -66,16 +64,14 @@ contracts: setup  ## who may import whom
 
 unit: setup  ## all tests but the long sweeps
 	$(call STEP,pytest)
-	$(BIN)/pytest -n 2 --dist worksteal -m "not full" --ignore $(ALONE) $(PYTEST)
-	$(BIN)/pytest $(ALONE)
+	$(BIN)/pytest -n 2 --dist worksteal -m "not full" $(PYTEST)
 
 test: lint types contracts unit  ## everything that must pass, under 15 minutes on 2 cores
 
 test-full: lint types contracts  ## and the long sweeps, with the RTL's coverage
 	$(call STEP,pytest with all sweeps and coverage)
 	rm -rf build/coverage
-	RESIDUE_COVERAGE=$(CURDIR)/build/coverage $(BIN)/pytest -n 2 --dist worksteal --ignore $(ALONE) $(PYTEST)
-	$(BIN)/pytest $(ALONE)
+	RESIDUE_COVERAGE=$(CURDIR)/build/coverage $(BIN)/pytest -n 2 --dist worksteal $(PYTEST)
 	$(BIN)/python -m residue_sim.coverage build/coverage
 
 coverage: setup  ## line coverage and functional bins of the RTL by its benches

@@ -175,6 +175,7 @@ def xrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Any, Path]:
         Device=SimpleNamespace(active_device=device),
         Overlay=overlay,
         MMIO=lambda address, length, device: address,
+        Clocks=SimpleNamespace(),
     )
     monkeypatch.setattr(_pynq, "_import_pynq", lambda address: module)
     monkeypatch.setattr(_pynq, "_overlays", {})

@@ -19,10 +19,15 @@ from residue.backends._auto import AutoBackend
 from residue.backends._card import CardBackend
 from residue.backends._cpu import CpuBackend
 from residue.card._abi import Status
+from residue.card._pynq import open_board
 from residue.errors import CommandFailed, CorruptResult, DeviceError, DeviceTimeout
 from residue_sim.board import Board, Fault, FaultKind, InProcess, board_files, launch
 
 N = int(gmpy2.next_prime(1 << 255)) * int(gmpy2.next_prime(3 << 254))
+
+# Registers of a Zynq UltraScale+ (UG1087): the divisors of PL clock 0.
+_CRL_APB = 0xFF5E0000
+_PL0_REF_CTRL = 0xC0
 
 
 class Rig:
@@ -123,6 +128,22 @@ def test_auto_loses_nothing_when_the_memory_fails(rig: Rig, kind: FaultKind) -> 
         got = _down(auto, total)
     assert got == [pow(math.prod(xs), 65538, N)]
     assert _down(auto, products) == [pow(x, 65538, N) for x in xs]
+
+
+def test_overlay_sets_the_clock_of_its_own_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESIDUE_OVERLAY", str(board_files("small")))
+    with launch(2, config="small") as addresses:
+        clocks = []
+        for address in addresses:
+            open_board(address)
+            import pynq
+
+            registers = pynq.MMIO(_CRL_APB, 0x100, device=pynq.Device.active_device)
+            clocks.append(registers.read(_PL0_REF_CTRL))
+            registers.write(_PL0_REF_CTRL, 0)
+            open_board(address)
+            assert registers.read(_PL0_REF_CTRL) == clocks[-1]
+    assert clocks[0] == clocks[1] != 0
 
 
 def test_by_pynq(monkeypatch: pytest.MonkeyPatch) -> None:

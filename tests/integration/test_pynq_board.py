@@ -66,21 +66,13 @@ def pynq(address: str) -> Iterator[Any]:
 def overlay(pynq: Any, address: str) -> Iterator[Any]:
     from pynq.pl_server.remote_device import RemoteDevice
 
-    device = connected(RemoteDevice, address)
+    device = RemoteDevice(0, address)
     previous = pynq.Device.active_device if pynq.Device.devices else None
     pynq.Device.active_device = device
     with quiet():
         yield pynq.Overlay(str(board_files(CONFIG)), device=device)
     pynq.Device.active_device = previous
     device.client.channel.close()
-
-
-def connected(remote_device: Any, address: str) -> Any:
-    """The board; pynq gives up after five seconds, which a busy machine may take."""
-    for _ in range(3):
-        with contextlib.suppress(RuntimeError):
-            return remote_device(0, address)
-    return remote_device(0, address)
 
 
 @contextlib.contextmanager

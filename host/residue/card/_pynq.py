@@ -111,8 +111,10 @@ def _load(address: str | None, bitfile: Path, *, shared: bool) -> tuple[Any, Any
         device = _remotes[address] = _remotes.get(address) or _connect(address)
     else:
         device = pynq.Device.active_device
-    # pynq sets clocks and port widths of whatever device is active.
+    # pynq sets port widths of whatever device is active, and clocks of the first it ever set.
     pynq.Device.active_device = device
+    if "_real_instance" in vars(pynq.Clocks):
+        del pynq.Clocks._real_instance
     loaded = _overlays.get((address, bitfile)) if shared else None
     if loaded is None:
         loaded = pynq.Overlay(str(bitfile), device=device)

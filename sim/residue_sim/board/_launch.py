@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import selectors
@@ -64,35 +65,40 @@ def launch(
     if len(traces) not in (0, n):
         raise ValueError(f"{len(traces)} traces for {n} boards: expected none or one a board")
     card_library(configurations()[config], trace=bool(traces))
-    hosts = _hosts()
     with contextlib.ExitStack() as stack:
         boards = []
         for index in range(n):
             arguments = ["--config", config, "--latency", latency, "--seed", str(seed + index)]
             if traces:
                 arguments += ["--trace", str(traces[index])]
-            boards.append(stack.enter_context(contextlib.closing(_Process(arguments, hosts))))
+            boards.append(stack.enter_context(contextlib.closing(_Process(arguments))))
         for board in boards:
             board.wait(timeout)
         yield [board.host for board in boards]
 
 
+@functools.cache
 def _hosts() -> Iterator[str]:
-    """Loopback addresses; other processes are likely to begin elsewhere in 127/8."""
-    for number in itertools.count(os.getpid() * _TRIES):
-        yield f"127.{1 + number // 64516 % 254}.{1 + number // 254 % 254}.{1 + number % 254}"
+    """Loopback addresses; other processes are likely to begin elsewhere in 127/8.
+
+    A process never comes back to one: gRPC keeps what it knows of a board that has gone (closed
+    channels, the time until it tries to connect again) by address.
+    """
+    return (
+        f"127.{1 + number // 64516 % 254}.{1 + number // 254 % 254}.{1 + number % 254}"
+        for number in itertools.count(os.getpid() * _TRIES)
+    )
 
 
 class _Process:
     """A board's process, moved to another address while its own is taken."""
 
-    def __init__(self, arguments: list[str], hosts: Iterator[str]) -> None:
+    def __init__(self, arguments: list[str]) -> None:
         self._arguments = arguments
-        self._hosts = hosts
         self._start()
 
     def _start(self) -> None:
-        self.host = next(self._hosts)
+        self.host = next(_hosts())
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "residue_sim.board", "--host", self.host, *self._arguments],
