@@ -39,19 +39,18 @@ module residue_ring_control #(
   end
 
   logic [WaitBits-1:0] wait_q;  // cycles until the next group may start
-  // A group is {pass, tag}.
+  // A group is {pass, tag}; in flight it has before them whether that pass is the last.
   logic [8+TagBits-1:0] again_q;
   logic again_valid_q;
-  logic [8+TagBits-1:0] flight_q[DepthGroups];
+  logic [9+TagBits-1:0] flight_q[DepthGroups];
   logic [PointerBits:0] put_q, take_q;
 
   wire [8+TagBits-1:0] next = again_valid_q ? again_q : {8'd0, s_req_tag};
+  wire next_last = next[8+TagBits-1:TagBits] + 8'd1 == passes_i;
   wire [7:0] leave_pass;
-  wire [7:0] pass_after = leave_pass + 8'd1;
-  assign {leave_pass, leave_tag_o} = flight_q[take_q[PointerBits-1:0]];
-  assign leave_last_o              = pass_after == passes_i;
-  assign s_req_ready               = wait_q == '0 && !again_valid_q;
-  assign idle_o                    = put_q == take_q && !again_valid_q;
+  assign {leave_last_o, leave_pass, leave_tag_o} = flight_q[take_q[PointerBits-1:0]];
+  assign s_req_ready                             = wait_q == '0 && !again_valid_q;
+  assign idle_o                                  = put_q == take_q && !again_valid_q;
 
   wire start = wait_q == '0 && (again_valid_q || s_req_valid);
   wire returns = leave_i && !leave_last_o;
@@ -75,8 +74,8 @@ module residue_ring_control #(
   end
 
   always_ff @(posedge clk) begin
-    if (start) flight_q[put_q[PointerBits-1:0]] <= next;
-    if (returns) again_q <= {pass_after, leave_tag_o};
+    if (start) flight_q[put_q[PointerBits-1:0]] <= {next_last, next};
+    if (returns) again_q <= {leave_pass + 8'd1, leave_tag_o};
     {m_fetch_pass, m_fetch_tag} <= next;
   end
 
