@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
@@ -239,7 +239,7 @@ def _typed(kind: type[_T], where: str, value: Any, built: dict[str, Any] | None 
     given = value | built
     if unknown := given.keys() - known.keys():
         raise BoardError(f"{where}: unknown field {', '.join(sorted(unknown))}")
-    needed = {key for key, field in known.items() if not _has_default(field)}
+    needed = {key for key, field in known.items() if field.default is MISSING}
     if missing := needed - given.keys():
         raise BoardError(f"{where}: {', '.join(sorted(missing))} is missing")
     for key in given.keys() - built.keys():
@@ -249,10 +249,6 @@ def _typed(kind: type[_T], where: str, value: Any, built: dict[str, Any] | None 
         ):
             raise BoardError(f"{where}: {key} must be {wanted[-1].__name__}, not {given[key]!r}")
     return kind(**given)
-
-
-def _has_default(field: Any) -> bool:
-    return field.default is None
 
 
 def _check(where: str, board: Board) -> None:
