@@ -268,9 +268,24 @@ def save(found: Mapping[str, BoardResources]) -> None:
         "measured_on": _digests(),
         "boards": [entry.as_dict() for entry in ordered],
     }
-    text = json.dumps(value, indent=1) + "\n"
-    (folder / "resources.json").write_text(text, encoding="utf-8")
+    (folder / "resources.json").write_text(_lines(value, 4) + "\n", encoding="utf-8")
     (folder / "resources.md").write_text(_markdown(ordered), encoding="utf-8")
+
+
+def _lines(value: Any, depth: int) -> str:
+    """JSON with a line for each item down to `depth` levels, what lies deeper in the item's line.
+
+    Four levels give each block of a card its line.
+    """
+    if not depth or not isinstance(value, (dict, list)):
+        return json.dumps(value)
+    if isinstance(value, list):
+        items = [_lines(item, depth - 1) for item in value]
+    else:
+        items = [f"{json.dumps(key)}: {_lines(item, depth - 1)}" for key, item in value.items()]
+    begin, end = "[]" if isinstance(value, list) else "{}"
+    inside = ",\n".join(items).replace("\n", "\n ")
+    return f"{begin}\n {inside}\n{end}"
 
 
 def out_of_date() -> list[str]:
