@@ -59,7 +59,7 @@ class Dram:
     def __init__(self, base: int, nbytes: int) -> None:
         self.base = base
         self.nbytes = nbytes
-        self._bytes = bytearray(nbytes)
+        self._bytes = np.zeros(nbytes, np.uint8).data  # untouched pages cost nothing
 
     def _slice(self, address: int, nbytes: int) -> slice:
         start = address - self.base

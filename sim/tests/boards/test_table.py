@@ -12,7 +12,7 @@ from residue.backends import Backend
 from residue.backends._card import CardBackend
 from residue_sim.board import Board, InProcess
 from residue_sim.boards import BoardError, find_board
-from residue_sim.boards._counting import OPERATIONS, CountingPort, Issued, work_of
+from residue_sim.boards._counting import OPERATIONS, Issued, counting_board, work_of
 from residue_sim.boards._measured import MODULUS_BITS, measure, measured, ring_name
 from residue_sim.boards._pages import projected_page, projected_path
 from residue_sim.boards._table import KEY_BITS, Row, products, table
@@ -47,13 +47,13 @@ def turns(backend: Backend) -> None:
 
 
 def test_products_are_those_that_the_simulated_card_issues() -> None:
-    counting = CountingPort(SMALL)
+    counting, commands = counting_board(SMALL)
     backends = [CardBackend(p, check_rate=0.0) for p in (counting, InProcess(Board("small")))]
     try:
         for backend in backends:
             backend.host_squares = True
             turns(backend)
-        issued = sum(command.count * products(command) for command in counting.issued)
+        issued = sum(command.count * products(command) for command in commands)
         found = {name: s.products for name, s in backends[1].stats().items()}
         assert issued == sum(found.values()), found
     finally:
