@@ -171,7 +171,7 @@ def work_of(configuration: Configuration, key_bits: int) -> list[Work]:
     )
     fill = {}
     for bits in (key_bits, 2 * key_bits):
-        machine = backend._machine(backend.register((1 << bits) - 1))
+        machine = backend.machine(backend.register((1 << bits) - 1))
         fill[machine.layout.digits] = -(-machine.fill // configuration.rings)
     backend.synchronize()
     result = []
