@@ -360,12 +360,8 @@ class CardModel:
             raise _CommandError(Status.BAD_WINDOW)
 
     def _table_fits(self, window: int, k: int) -> bool:
-        """Whether the table store holds two rows; it is cut finer for the smaller moduli."""
-        largest = self.configuration.max_words
-        half = 2 * ((largest + 3) // 4)
-        entries = self.configuration.table_entries
-        if k <= half:
-            entries = entries * (largest // 2) // (half // 2)
+        """Whether the table store holds two rows."""
+        _, entries = self.configuration.room(k)
         return (2 << window) + RESERVED_ENTRIES <= entries
 
     def _check_addresses(self, opcode: Opcode, c: Command) -> None:

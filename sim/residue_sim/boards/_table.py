@@ -193,9 +193,7 @@ def _traffic(config: Configuration, command: Issued) -> tuple[int, int, int]:
         case "pow":
             return n * size + strings, 0, n * size
         case "pow_fixed" | "multi_pow":
-            contexts = config.contexts
-            if command.digits > 2 * ((config.max_words + 3) // 4):
-                contexts //= 2
+            contexts, _ = config.room(command.digits)
             turns = -(-n // (config.rings * contexts))
             rows = turns * command.length * (size << command.window)
             return strings + n * size * command.initial, rows, n * size
