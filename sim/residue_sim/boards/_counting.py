@@ -42,14 +42,14 @@ class Issued:
     """One command as the card saw it.
 
     Attributes:
-        opcode: its name, lower case.
+        opcode: what it does.
         digits: k of its modulus.
         count, length, window: fields of the command.
         exponent_bytes: exponent string of one element; 0 where all share one.
         initial: whether POW_FIXED or MULTI_POW start from a source.
     """
 
-    opcode: str
+    opcode: Opcode
     digits: int
     count: int
     length: int
@@ -107,7 +107,7 @@ class CountingCard(CardModel):
         opcode = Opcode(command.opcode)
         digits = self.memory.read(command.modulus, 8) if command.modulus else b""
         self._issued.append(Issued(
-            opcode=opcode.name.lower(),
+            opcode=opcode,
             digits=int.from_bytes(digits, "little"),
             count=command.count,
             length=command.length,
