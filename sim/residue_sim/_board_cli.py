@@ -12,7 +12,6 @@ import typer
 from residue_sim.board import Board, Latency, board_files
 from residue_sim.board._launch import IN_USE, PORT, READY
 from residue_sim.boards import _cli
-from residue_sim.manifest import configurations
 from residue_sim.synth import _cli as _synth
 
 __all__ = ["board"]
@@ -34,12 +33,6 @@ board.command("place")(_synth.place)
 _Config = Annotated[str, typer.Option(help="Named configuration of hw/configs.yaml.")]
 
 
-def _known(configuration: str) -> str:
-    if configuration not in configurations():
-        raise typer.BadParameter(f"expected one of {', '.join(sorted(configurations()))}")
-    return configuration
-
-
 @board.command()
 def serve(
     config: _Config = "r21",
@@ -54,7 +47,7 @@ def serve(
     ] = None,
 ) -> None:
     """Simulate a board until interrupted; prints READY and its address once it answers."""
-    _known(config)
+    _cli.known_configuration(config)
     try:
         speed = Latency.parse(latency)
     except ValueError as error:
@@ -81,4 +74,4 @@ def serve(
 @board.command()
 def files(config: _Config = "r21") -> None:
     """Write the overlay for `pynq.Overlay` and print the path of its .bit."""
-    typer.echo(board_files(_known(config)))
+    typer.echo(board_files(_cli.known_configuration(config)))

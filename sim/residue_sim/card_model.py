@@ -34,6 +34,7 @@ __all__ = [
     "Dram",
     "Memory",
     "ModelBoard",
+    "products",
 ]
 
 COMMAND_CYCLES = 200
@@ -59,7 +60,7 @@ class Dram:
     def __init__(self, base: int, nbytes: int) -> None:
         self.base = base
         self.nbytes = nbytes
-        self._bytes = bytearray(nbytes)
+        self._bytes = np.zeros(nbytes, np.uint8).data  # untouched pages cost nothing
 
     def _slice(self, address: int, nbytes: int) -> slice:
         start = address - self.base
@@ -118,6 +119,30 @@ _GATHERED = {Opcode.POW_FIXED, Opcode.MULTI_POW}
 _LENGTH = _GATHERED | {Opcode.POW, Opcode.PROD, Opcode.SQR, Opcode.SELFTEST}
 _EXPONENTS = _GATHERED | {Opcode.POW, Opcode.PROD}
 _WINDOWS = (1, 2, 4, 8)
+
+
+def products(opcode: Opcode, length: int, window: int) -> int:
+    """Modular products that each result of a command takes, as `residue_sequencer` issues them.
+
+    Args:
+        opcode: of a command that computes; a result of TABLE is a whole row.
+        length: its field.
+        window: its field.
+    """
+    match opcode:
+        case Opcode.POW:
+            # a^1 .. a^15; the first window's look-up; four squarings and a look-up for the others
+            return 15 + 1 + 5 * (-(-length // 4) - 1)
+        case Opcode.POW_FIXED | Opcode.MULTI_POW | Opcode.PROD | Opcode.SQR:
+            return length
+        case Opcode.TABLE:
+            return 1 << window
+        case Opcode.SELFTEST:
+            return length + 1
+        case Opcode.TO_MONT | Opcode.FROM_MONT | Opcode.MUL:
+            return 1
+        case _:
+            raise ValueError(f"{opcode.name} makes no products")
 
 
 class CardModel:
@@ -265,7 +290,7 @@ class CardModel:
         self._check_exponents(opcode, command)
         if opcode is Opcode.SELFTEST:
             contexts = self.configuration.rings * self.configuration.contexts
-            self._count(contexts * (command.length + 1), domain)
+            self._count(contexts * products(opcode, command.length, command.window), domain)
             return
         stride = command.stride_dst
         for i, result in enumerate(list(self._results(opcode, command, domain))):
@@ -310,25 +335,19 @@ class CardModel:
         window = 1 << c.window
         for i in range(c.count):
             a = source(c.src_a, c.stride_a, i) if opcode in _SOURCE_A - {Opcode.PROD} else 0
+            self._count(products(opcode, c.length, c.window), domain)
             match opcode:
                 case Opcode.TO_MONT:
-                    self._count(1, domain)
                     yield a * unit
                 case Opcode.FROM_MONT:
-                    self._count(1, domain)
                     yield a * inverse % n_tilde % domain.modulus
                 case Opcode.MUL:
-                    self._count(1, domain)
                     yield product(a, source(c.src_b, c.stride_b, i))
                 case Opcode.POW:
-                    bits = self._string(c, i, c.length)
-                    self._count(14 + 5 * -(-c.length // 4), domain)
-                    yield power(a, bits)
+                    yield power(a, self._string(c, i, c.length))
                 case Opcode.SQR:
-                    self._count(c.length, domain)
                     yield power(a, 1 << c.length)
                 case Opcode.PROD:
-                    self._count(c.length, domain)
                     acc = unit
                     for row in range(c.length):
                         raw = self._read(c.exponents + 4 * (row * c.count + i), 4)
@@ -339,13 +358,11 @@ class CardModel:
                 case Opcode.POW_FIXED | Opcode.MULTI_POW:
                     acc = source(c.src_a, c.stride_a, i) if c.src_a else unit
                     digits = self._string(c, i, c.length * c.window)
-                    self._count(c.length, domain)
                     for row in range(c.length):
                         digit = digits >> row * c.window & (window - 1)
                         acc = product(acc, source(c.src_b, c.stride_b, row * window + digit))
                     yield acc
                 case Opcode.TABLE:
-                    self._count(window - 2, domain)
                     entry = unit
                     for _ in range(window):
                         yield entry
@@ -360,12 +377,8 @@ class CardModel:
             raise _CommandError(Status.BAD_WINDOW)
 
     def _table_fits(self, window: int, k: int) -> bool:
-        """Whether the table store holds two rows; it is cut finer for the smaller moduli."""
-        largest = self.configuration.max_words
-        half = 2 * ((largest + 3) // 4)
-        entries = self.configuration.table_entries
-        if k <= half:
-            entries = entries * (largest // 2) // (half // 2)
+        """Whether the table store holds two rows."""
+        _, entries = self.configuration.room(k)
         return (2 << window) + RESERVED_ENTRIES <= entries
 
     def _check_addresses(self, opcode: Opcode, c: Command) -> None:

@@ -13,7 +13,15 @@ import yaml
 
 from residue_sim.golden import digit_count
 
-__all__ = ["ELEMENTS", "Configuration", "configurations", "hw_root", "source_files", "sources_for"]
+__all__ = [
+    "ELEMENTS",
+    "Configuration",
+    "bare_code",
+    "configurations",
+    "hw_root",
+    "source_files",
+    "sources_for",
+]
 
 ELEMENTS = {"schoolbook": 51, "karatsuba": 50}
 """Kinds of processing element and the widest digits each can have, in bits."""
@@ -68,6 +76,13 @@ def _without_comments(text: str) -> str:
     return re.sub(r"//.*?$|/\*.*?\*/", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
+def bare_code(path: Path) -> str:
+    """SystemVerilog or C++ of a file without its comments, white space as single blanks."""
+    text = path.read_text(encoding="utf-8")
+    bare = re.sub(r"//.*?$|/\*.*?\*/", "", text, flags=re.MULTILINE | re.DOTALL)
+    return " ".join(bare.split())
+
+
 @dataclass(frozen=True)
 class Configuration:
     """One named entry of `hw/configs.yaml`; the fields are explained there."""
@@ -112,6 +127,16 @@ class Configuration:
     def max_words(self) -> int:
         """Digits of a residue at the largest modulus, k."""
         return digit_count(self.max_modulus_bits, self.word_bits, self.digits_per_word)
+
+    def room(self, digits: int) -> tuple[int, int]:
+        """Contexts and table entries of a ring for residues of so many digits.
+
+        The stores are cut finer for the smaller moduli.
+        """
+        half = 2 * ((self.max_words + 3) // 4)
+        if digits > half:
+            return self.contexts // 2, self.table_entries
+        return self.contexts, self.table_entries * (self.max_words // 2) // (half // 2)
 
 
 @functools.cache

@@ -20,16 +20,12 @@ from residue.card import _abi as abi
 from residue.card._abi import CommandFlag, Opcode, Status
 from residue_sim.golden import Montgomery, from_words, to_words
 from residue_sim.manifest import Configuration
+from residue_sim.stimuli import odd_modulus
 
-__all__ = ["Program", "all_operations", "bad_commands", "odd_modulus"]
+__all__ = ["Program", "all_operations", "bad_commands"]
 
 _ROW = 16  # rows of memory, the unit of addresses and strides
 _WIDEST = 64  # bytes of the widest bus
-
-
-def odd_modulus(rng: random.Random, bits: int) -> int:
-    """A random odd integer of exactly `bits` bits."""
-    return rng.getrandbits(bits) | (1 << (bits - 1)) | 1
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 from residue_sim.golden import Montgomery, from_words
 
-__all__ = ["edge_operands", "odd_modulus", "random_word"]
+__all__ = ["edge_operands", "odd_modulus", "random_word", "stalls"]
 
 
 def edge_operands(ctx: Montgomery) -> list[int]:
@@ -35,3 +36,9 @@ def random_word(rng: random.Random, bits: int) -> int:
     pick = rng.randrange(12)
     special = (0, 1, ones, ones >> bits // 2, ones - (ones >> bits // 2))
     return special[pick] if pick < len(special) else rng.randrange(ones + 1)
+
+
+def stalls(rng: random.Random, probability: float) -> Iterator[bool]:
+    """Whether a channel pauses, cycle by cycle: for cocotbext's pause generators."""
+    while True:
+        yield rng.random() < probability

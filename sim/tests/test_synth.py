@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path as FilePath
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from residue_sim.synth._resources import (
     load,
     measure,
     measured_boards,
+    save,
 )
 
 # ---- Equal modules ---------------------------------------------------------------------------
@@ -240,6 +242,16 @@ def test_ring_is_synthesised_and_closes_its_budget() -> None:
     longest = longest_paths(netlist, "residue_ring")
     assert longest["residue_pe"][0].depth <= level_budget(find_board("u250"))
     assert longest["residue_ring"][0].depth <= level_budget(find_board("kv260"))
+
+
+def test_figures_survive_the_file(tmp_path: FilePath, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load()
+    monkeypatch.setattr("residue_sim.synth._resources.docs_folder", lambda: tmp_path)
+    save(found)
+    assert load() == found
+    lines = (tmp_path / "resources.json").read_text().splitlines()
+    blocks = sum(len(entry.blocks) for entry in found.values())
+    assert sum('"times"' in line for line in lines) == blocks
 
 
 def test_committed_table_is_that_of_these_sources() -> None:

@@ -15,6 +15,7 @@ from residue_sim.manifest import configurations
 )
 def test_secrets_reach_data_alone(name: str) -> None:
     report = taint(card_parameters(configurations()[name]))
+    print(f"{report.bits:,} bits in the cone")
     assert not report.reached
     assert not report.unused, "an exception that nothing needs"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,7 +24,7 @@ from residue.card._abi import Opcode
 from residue.errors import CorruptResult
 from residue_sim.card_model import ModelBoard
 from residue_sim.faulty_card import FaultyCard
-from residue_sim.manifest import configurations
+from residue_sim.manifest import configurations, hw_root
 
 P, Q = (int(gmpy2.next_prime(1 << 255)), int(gmpy2.next_prime(3 << 254)))
 N = P * Q
@@ -81,6 +82,22 @@ BATCHES: dict[str, tuple[Opcode, Compute]] = {
         lambda b, a: b.multi_pow_var(b.take(a, np.arange(4)), SHORT, 7),
     ),
 }
+
+
+def test_the_documented_costs_are_those_of_the_code() -> None:
+    page = (hw_root().parent / "docs" / "security.md").read_text(encoding="utf-8")
+    rows = dict(
+        re.findall(r"^\| `(\w+)`, .*? products \| ([\d,]+) products \|", page, re.MULTILINE)
+    )
+    bases: Any = range(200)  # only how many there are counts
+    residues: Any = range(1000)
+    index, offsets = np.zeros(20_000, np.int64), np.linspace(0, 20_000, 321, dtype=np.int64)
+    costs = {
+        "pow_fixed": checks.pow_fixed_identity(bases, np.zeros((1000, 8), np.uint64), 512, mpz(N)),
+        "pow": checks.pow_identity(bases, mpz(1), 1024, mpz(N)),
+        "prod": checks.prod_identity(residues, index, offsets, mpz(N)),
+    }
+    assert rows == {name: f"{identity.products:,}" for name, identity in costs.items()}
 
 
 @pytest.mark.parametrize("name", BATCHES)

@@ -454,7 +454,7 @@ def test_stats_come_from_the_completion_records() -> None:
     rig.backend.synchronize()
     stats = rig.backend.stats()["pow"]
     counters = rig.backend.counters()
-    assert stats.products == 2 * (14 + 5 * 2)
+    assert stats.products == 2 * (11 + 5 * 2)
     assert stats.busy_slots == stats.products * 2 * 13  # passes of k + 1 slots: k = 12, P = 6
     assert stats.device_cycles > stats.busy_slots
     total = rig.backend.stats().values()

@@ -97,6 +97,15 @@ def test_trace_events_are_in_order_and_whole(folder: Path) -> None:
     ]
 
 
+def test_a_stall_beside_a_product_is_no_empty_slot(tmp_path: Path) -> None:
+    recorder, card = Recorder(tmp_path), Card()
+    recorder.command(card, command(1, 0, 100, busy=90 * RINGS, stalls=50 * RINGS))
+    recorder.close()
+    events = trace_events(load(tmp_path))["traceEvents"]
+    shares = next(e["args"] for e in events if e["ph"] == "C" and "waiting" in e["args"])
+    assert shares == {"busy": pytest.approx(90), "waiting": pytest.approx(10)}
+
+
 class Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()

@@ -37,7 +37,6 @@ from residue.backends._validate import (
 from residue.card._abi import Opcode
 from residue.card._device import Card
 from residue.card._memory import DeviceMemoryError
-from residue.card._plan import Machine
 from residue.card._port import Port
 from residue.card._queue import Task
 from residue.card._records import CommandRecord
@@ -124,10 +123,6 @@ class CardBackend(CardCommands):
         """The card's own counters since its last reset: cycles, busy slots, products, bytes, ..."""
         with self._guard():
             return self._card.counters()
-
-    def machine(self, modulus: Modulus) -> Machine:
-        """The card at work on a modulus, as plans see it. `BackendError` if that is too large."""
-        return self._card.capabilities.machine(self._card.checked_layout(modulus.value))
 
     # ------------------------------------------------------------------------------------- arrays
 

@@ -70,8 +70,9 @@ class CardCommands(CardArrays):
             if id(base.storage) not in pinned:
                 del self._combs[base]
 
-    def _machine(self, modulus: Modulus) -> Machine:
-        return self._card.capabilities.machine(self._modulus(modulus).layout)
+    def machine(self, modulus: Modulus) -> Machine:
+        """The card at work on a modulus, as plans see it. `BackendError` if that is too large."""
+        return self._card.capabilities.machine(self._card.checked_layout(modulus.value))
 
     def _concat(self, task: Task, parts: list[CardArray]) -> CardArray:
         modulus = parts[0].modulus
@@ -135,7 +136,7 @@ class CardCommands(CardArrays):
         comb = self._combs.get(base)
         if comb is not None and (comb.rows * comb.window < bits or comb.task.error is not None):
             comb = None
-        machine = self._machine(base.modulus)
+        machine = self.machine(base.modulus)
         window = machine.comb_window(bits, expected, comb.window if comb is not None else None)
         if comb is not None and window <= comb.window:
             task.inputs.append(comb.task)
@@ -151,8 +152,7 @@ class CardCommands(CardArrays):
                 if window == 1:
                     raise
             window //= 2
-        squarings = (rows - 1) * window
-        if self._host_squares(modulus, squarings, machine):
+        if rows > 1 and self._host_squares(modulus, machine):
             bases = self._row_bases_of_host(task, base, window, rows)
         else:
             bases = self._row_bases(task, base, window, rows, machine.fill)
@@ -163,7 +163,7 @@ class CardCommands(CardArrays):
         comb = self._combs[base] = _Comb(block, window, rows, task)
         return comb
 
-    def _host_squares(self, modulus: Modulus, squarings: int, machine: Machine) -> bool:
+    def _host_squares(self, modulus: Modulus, machine: Machine) -> bool:
         """Whether the host makes a chain of squarings sooner than the card, where it is a chain.
 
         The card takes the latency of a product for each; the host is timed, unless `host_squares`
@@ -177,7 +177,7 @@ class CardCommands(CardArrays):
         for _ in range(tries):
             x = x * x % n
         host = (time.perf_counter() - start) / tries
-        return squarings * host < squarings * machine.product_latency / _NOMINAL_HZ
+        return host < machine.product_latency / _NOMINAL_HZ
 
     def _row_bases_of_host(self, task: Task, base: CardArray, window: int, rows: int) -> CardArray:
         """``base ** (2 ** (window * row))`` of all rows, squared on the host."""
@@ -284,7 +284,7 @@ class CardCommands(CardArrays):
             x = self._on_host(x.modulus, host)
             self._make_resident(task, x)
         begin, lengths = offsets[:-1], np.diff(offsets)
-        machine = self._machine(x.modulus)
+        machine = self.machine(x.modulus)
         longest = max(2, self._card.staging_bytes // 4)
         for chunk in machine.chunks(lengths, longest):
             counts = np.maximum(1, -(-lengths // chunk))
@@ -380,7 +380,7 @@ class CardCommands(CardArrays):
         """
         n, m = e.shape
         raised = (e + (shifted.astype(np.int64) << bits)[:, np.newaxis]).astype(np.uint64)
-        chosen, window = self._machine(x.modulus).multi_pow_plan(n, m, bits + 1, buckets=buckets)
+        chosen, window = self.machine(x.modulus).multi_pow_plan(n, m, bits + 1, buckets=buckets)
         positions = -(-(bits + 1) // window)
         shifts = np.arange(positions, dtype=np.uint64) * np.uint64(window)
         mask = np.uint64((1 << window) - 1)

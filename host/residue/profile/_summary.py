@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from residue.profile._events import Command, Device
 
-__all__ = ["DeviceSummary", "OperationRow", "Timeline", "spans", "summarise", "timeline"]
+__all__ = [
+    "DeviceSummary",
+    "OperationRow",
+    "Timeline",
+    "spans",
+    "summarise",
+    "timeline",
+    "waiting_slots",
+]
 
 Fractions = NDArray[np.float64]
 
@@ -101,7 +109,7 @@ def summarise(device: Device) -> DeviceSummary:
     )
     slots = sum(c.cycles for c in device.commands) * device.rings
     busy = _share(sum(c.busy for c in device.commands), slots)
-    waiting = _share(sum(_waiting(c, device.rings) for c in device.commands), slots)
+    waiting = _share(sum(waiting_slots(c, device.rings) for c in device.commands), slots)
     begins, ends = spans(device.commands)
     return DeviceSummary(
         name=device.name,
@@ -139,7 +147,7 @@ def timeline(device: Device, slices: int = 240) -> Timeline | None:
 
     slots = width * device.rings
     busy = spread([c.busy for c in commands]) / slots
-    waiting = spread([_waiting(c, device.rings) for c in commands]) / slots
+    waiting = spread([waiting_slots(c, device.rings) for c in commands]) / slots
     inside = spread([c.cycles * device.rings for c in commands]) / slots
     return Timeline(
         start=edges[:-1].astype(np.int64),
@@ -175,7 +183,7 @@ def _covered(starts: Fractions, ends: Fractions) -> float:
     return float(reached[-1] - starts[0] - gaps.sum())
 
 
-def _waiting(c: Command, rings: int) -> int:
+def waiting_slots(c: Command, rings: int) -> int:
     """Slots that stayed empty for want of an operand; one may be awaited while others are used."""
     return min(c.stalls, c.cycles * rings - c.busy)
 
@@ -202,5 +210,7 @@ def _row(device: Device, name: str) -> OperationRow:
         products=sum(c.products for c in commands),
         cycles=cycles,
         ring_use=_share(sum(c.busy for c in commands), cycles * device.rings),
-        waiting=_share(sum(_waiting(c, device.rings) for c in commands), cycles * device.rings),
+        waiting=_share(
+            sum(waiting_slots(c, device.rings) for c in commands), cycles * device.rings
+        ),
     )

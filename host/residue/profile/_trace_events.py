@@ -10,7 +10,7 @@ from typing import Any
 
 from residue.card._abi import Opcode
 from residue.profile._events import Device, Process, Profile
-from residue.profile._summary import spans
+from residue.profile._summary import spans, waiting_slots
 
 __all__ = ["trace_events"]
 
@@ -66,7 +66,8 @@ def _card(device: Device, track: int) -> list[Event]:
             "status": c.status,
         }
         events.append(_span(opcode, track, 1, begin, end - begin, facts))
-        shares = {"busy": c.busy / slots * 100, "waiting": c.stalls / slots * 100}
+        waiting = waiting_slots(c, device.rings)
+        shares = {"busy": c.busy / slots * 100, "waiting": waiting / slots * 100}
         rates = {
             "read": c.read_bytes / max(1, c.cycles),
             "written": c.write_bytes / max(1, c.cycles),

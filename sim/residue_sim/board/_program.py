@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from residue.card._abi import CTRL_AP_START, Register
+from residue.card._abi import (
+    COMPLETION_DTYPE,
+    COMPLETION_OFFSET,
+    CTRL_AP_START,
+    Register,
+    Status,
+)
+from residue.errors import CommandFailed, DeviceTimeout
 from residue_sim.board._board import Board
 from residue_sim.scenarios import Program
 
-__all__ = ["run_program", "start_program"]
+__all__ = ["run_command", "run_program", "start_program"]
 
 
 def start_program(board: Board, program: Program) -> None:
@@ -42,3 +49,20 @@ def run_program(board: Board, program: Program, timeout: float) -> bool:
     """`start_program`, then wait; whether the card was idle within `timeout` seconds."""
     start_program(board, program)
     return board.wait_idle(timeout)
+
+
+def run_command(board: Board, program: Program, timeout: float) -> np.void:
+    """The completion record of a program's only command.
+
+    Raises:
+        DeviceTimeout: it did not complete within `timeout` seconds.
+        CommandFailed: it completed with another status than OK.
+    """
+    name = program.expected[0].name
+    if not run_program(board, program, timeout):
+        raise DeviceTimeout(f"{name}: not done after {timeout:.0f} s")
+    raw = board.memory(program.base + COMPLETION_OFFSET, COMPLETION_DTYPE.itemsize)
+    record: np.void = raw.copy().view(COMPLETION_DTYPE)[0]
+    if record["status"] != Status.OK:
+        raise CommandFailed(f"{name}: completed with {Status(int(record['status'])).name}")
+    return record

@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from residue.card._abi import COMPLETION_DTYPE, COMPLETION_OFFSET, Opcode, Status
-from residue.errors import CommandFailed, DeviceTimeout
+from residue.card._abi import Opcode
 from residue_sim.board._board import Board
-from residue_sim.board._program import run_program
+from residue_sim.board._program import run_command
 from residue_sim.board.model import Latency
-from residue_sim.scenarios import Program, odd_modulus
+from residue_sim.scenarios import Program
+from residue_sim.stimuli import odd_modulus
 
 __all__ = ["Speed", "measure"]
 
@@ -32,7 +32,7 @@ class Speed:
         seconds: wall time of the simulation.
         products_per_second: simulated.
         cycles_per_second: simulated.
-        utilisation: ring slots that held a product, of all cycles.
+        utilisation: ring slots that held a product, of all.
     """
 
     config: str
@@ -86,13 +86,8 @@ def measure(
             length=max(1, products // count),
         )
         start = time.perf_counter()
-        if not run_program(board, program, timeout):
-            raise DeviceTimeout(f"the simulated card was not done after {timeout:.0f} s")
+        record = run_command(board, program, timeout)
         seconds = time.perf_counter() - start
-        raw = board.memory(program.base + COMPLETION_OFFSET, COMPLETION_DTYPE.itemsize)
-        record = raw.copy().view(COMPLETION_DTYPE)[0]
-        if record["status"] != Status.OK:
-            raise CommandFailed(f"SQR completed with {Status(int(record['status'])).name}")
         done, cycles = int(record["products"]), int(record["cycles"])
         return Speed(
             config=config,
@@ -102,7 +97,7 @@ def measure(
             seconds=seconds,
             products_per_second=done / seconds,
             cycles_per_second=cycles / seconds,
-            utilisation=int(record["busy"]) / cycles,
+            utilisation=int(record["busy"]) / (cycles * board.configuration.rings),
         )
 
 

@@ -16,14 +16,15 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from residue.card._abi import COMPLETION_DTYPE, COMPLETION_OFFSET, Opcode, Status
-from residue.errors import CommandFailed, DeviceTimeout
+from residue.card._abi import Opcode
 from residue_sim.board._board import Board
-from residue_sim.board._program import run_program
+from residue_sim.board._program import run_command
 from residue_sim.board.model import Latency
+from residue_sim.card_model import RESERVED_ENTRIES
 from residue_sim.golden import Montgomery
 from residue_sim.manifest import Configuration
-from residue_sim.scenarios import Program, odd_modulus
+from residue_sim.scenarios import Program
+from residue_sim.stimuli import odd_modulus
 
 __all__ = ["OPERATIONS", "Use", "bytes_per_product", "measure"]
 
@@ -93,13 +94,7 @@ def measure(
             program = Program(board.configuration, base=board.memory_base)
             modulus = odd_modulus(rng, modulus_bits)
             OPERATIONS[operation](program, modulus, rng)
-            if not run_program(board, program, timeout):
-                raise DeviceTimeout(f"{operation} was not done after {timeout:.0f} s")
-            raw = board.memory(program.base + COMPLETION_OFFSET, COMPLETION_DTYPE.itemsize)
-            record = raw.copy().view(COMPLETION_DTYPE)[0]
-            status = Status(int(record["status"]))
-            if status != Status.OK:
-                raise CommandFailed(f"{operation} completed with {status.name}")
+            record = run_command(board, program, timeout)
             yield _use(operation, program, modulus_bits, record)
             board.reset()
 
@@ -151,11 +146,8 @@ def bytes_per_product(operation: str, c: Configuration, domain: Montgomery) -> f
 
 def _group(c: Configuration, domain: Montgomery, operation: str) -> int:
     """Elements of a group of one ring."""
-    half = 2 * ((c.max_words + 3) // 4)
-    size = half if domain.k <= half else c.max_words
-    contexts = c.contexts if domain.k <= half else c.contexts // 2
-    entries = c.table_entries * (c.max_words // 2) // (size // 2)
-    return min(contexts, (entries - 3) // 16) if operation == "pow" else contexts
+    contexts, entries = c.room(domain.k)
+    return min(contexts, (entries - RESERVED_ENTRIES) // 16) if operation == "pow" else contexts
 
 
 def _operands(

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from residue_sim.board._build import card_parameters
@@ -84,8 +84,8 @@ class ToolState:
         missing: a line for each thing that is not as needed.
     """
 
-    versions: dict[str, str] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
+    versions: dict[str, str]
+    missing: tuple[str, ...]
 
 
 def bundle(board: Board) -> Bundle:
@@ -140,8 +140,6 @@ def bundle(board: Board) -> Bundle:
 
 def find_tool(board: Board) -> ToolState:
     """Look for the vendor's tools: presence, versions, board files, platform, licence."""
-    if board.tool.name == "none":
-        return ToolState()
     versions: dict[str, str] = {}
     missing = []
     tools = ("vivado", "v++") if board.tool.name == "v++" else (board.tool.name,)

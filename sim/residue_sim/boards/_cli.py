@@ -15,7 +15,15 @@ from residue.errors import BackendError
 from residue_sim.boards._facts import Board, BoardError, board_names, find_board
 from residue_sim.manifest import configurations, hw_root
 
-__all__ = ["build_for", "list_boards", "load_overlay", "measure", "run_test", "table"]
+__all__ = [
+    "build_for",
+    "known_configuration",
+    "list_boards",
+    "load_overlay",
+    "measure",
+    "run_test",
+    "table",
+]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 _Board = Annotated[str, typer.Argument(help="A board of hw/boards.", metavar="BOARD")]
@@ -200,14 +208,21 @@ def measure(
     """Measure in simulation what the table rests on: docs/boards/measured.json. Takes minutes."""
     from residue_sim.boards import _measured
 
-    if utilisation is not None and utilisation not in configurations():
-        raise typer.BadParameter(f"expected one of {', '.join(sorted(configurations()))}")
+    if utilisation is not None:
+        known_configuration(utilisation)
     with _Status(False) as step:
         step("simulating rings", 0, 1)
         text = json.dumps(asdict(_measured.measure(utilisation)), indent=1) + "\n"
     path = _measured.docs_root() / "measured.json"
     path.write_text(text, encoding="utf-8")
     typer.echo(path)
+
+
+def known_configuration(name: str) -> str:
+    """`name`, if it is an entry of `hw/configs.yaml`."""
+    if name not in configurations():
+        raise typer.BadParameter(f"expected one of {', '.join(sorted(configurations()))}")
+    return name
 
 
 def _folder(board: Board) -> Path:
@@ -224,9 +239,7 @@ def _overlay(target: str, config: str | None) -> Path:
     if board.family == "virtual":
         from residue_sim.board import board_files
 
-        if config is not None and config not in configurations():
-            raise typer.BadParameter(f"expected one of {', '.join(sorted(configurations()))}")
-        return board_files(config or board.configuration)
+        return board_files(known_configuration(config or board.configuration))
     if config is not None:
         raise typer.BadParameter("--config is for the virtual board", param_hint="--config")
     suffix = ".xclbin" if board.family == "alveo" else ".bit"

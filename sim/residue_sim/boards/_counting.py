@@ -1,12 +1,13 @@
 """The driver's own commands for an operation, recorded by a card that computes nothing.
 
-`CountingPort` answers as a card of any configuration does, completes every command at once and
-notes what was asked. Residues that leave the card are all 1, which every check of the driver and of
-decryption accepts: operations run as on a real card, and the commands are those it would get.
+`CountingCard` is the functional model of a card without its arithmetic: it notes what was asked.
+Residues that leave it are all 1, which every check of the driver and of decryption accepts:
+operations run as on a real card, and the commands are those it would get.
 """
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -18,17 +19,22 @@ import numpy as np
 
 from residue.backends._card import CardBackend
 from residue.card import _abi as abi
-from residue.card._abi import Opcode, Register, Status
-from residue.card._port import Bytes
+from residue.card._abi import Opcode, Status
 from residue.errors import InsecureKeyWarning
 from residue.paillier import PrivateKey, PublicKey
 from residue_sim.boards._facts import BoardError
+from residue_sim.card_model import CardModel, Command, Memory, ModelBoard
 from residue_sim.manifest import Configuration
 
-__all__ = ["OPERATIONS", "CountingPort", "Issued", "Operation", "Work", "work_of"]
-
-_BASE = 0x1000_0000
-_PAGE = 4096
+__all__ = [
+    "OPERATIONS",
+    "CountingCard",
+    "Issued",
+    "Operation",
+    "Work",
+    "counting_board",
+    "work_of",
+]
 
 
 @dataclass(frozen=True)
@@ -36,14 +42,14 @@ class Issued:
     """One command as the card saw it.
 
     Attributes:
-        opcode: its name, lower case.
+        opcode: what it does.
         digits: k of its modulus.
         count, length, window: fields of the command.
         exponent_bytes: exponent string of one element; 0 where all share one.
         initial: whether POW_FIXED or MULTI_POW start from a source.
     """
 
-    opcode: str
+    opcode: Opcode
     digits: int
     count: int
     length: int
@@ -89,123 +95,44 @@ class Work:
     fill: Mapping[int, int]
 
 
-class CountingPort:
-    """A `residue.card._port.Port` to a card of `configuration` that records, not computes."""
+class CountingCard(CardModel):
+    """A card that notes commands in `issued` and computes nothing: residues leave it as 1."""
 
-    has_interrupt = True
-    partial_writes = True
-    name = "counting"
+    def __init__(self, configuration: Configuration, memory: Memory, issued: list[Issued]) -> None:
+        self._issued = issued
+        super().__init__(configuration, memory)
 
-    def __init__(self, configuration: Configuration) -> None:
-        self.issued: list[Issued] = []
-        self._buffers: dict[int, Bytes] = {}
-        self._next = _BASE
-        self._registers: Counter[int] = Counter()
-        c = configuration
-        self._registers |= Counter({
-            Register.ID: abi.CARD_ID,
-            Register.VERSION: abi.VERSION_MAJOR.put(abi.ABI_MAJOR),
-            Register.CAP0: abi.CAP0_WORD_BITS.put(c.word_bits)
-            | abi.CAP0_ELEMENTS.put(c.elements) | abi.CAP0_RINGS.put(c.rings)
-            | abi.CAP0_LOG2_AXI_BYTES.put((c.axi_data_bits // 8).bit_length() - 1),
-            Register.CAP1: abi.CAP1_MAX_MODULUS_BITS.put(c.max_modulus_bits)
-            | abi.CAP1_MAX_EXPONENT_BITS.put(c.max_exponent_bits),
-            Register.CAP2: abi.CAP2_CONTEXTS.put(c.contexts)
-            | abi.CAP2_MAX_WORDS.put(c.max_words),
-            Register.CAP3: abi.CAP3_TABLE_ENTRIES.put(c.table_entries),
-            Register.CAP4: abi.CAP4_DIGITS_PER_WORD.put(c.digits_per_word)
-            | abi.CAP4_MASTERS.put(c.masters),
-            Register.CTRL: abi.CTRL_AP_IDLE.put(1),
-        })  # fmt: skip
-
-    def read32(self, offset: int) -> int:
-        """Read a register."""
-        return self._registers[offset]
-
-    def write32(self, offset: int, value: int) -> None:
-        """Write a register; a start completes all waiting commands."""
-        if offset == Register.SOFT_RESET:
-            self._registers[Register.HEAD] = self._registers[Register.TAIL] = 0
-        elif offset == Register.CTRL:
-            self._run()
-            self._registers[Register.CTRL] |= abi.CTRL_AP_DONE.put(1)
-        elif offset == Register.ISR:
-            pass  # nothing is ever pending
-        else:
-            self._registers[offset] = value
-
-    def allocate(self, nbytes: int) -> _Buffer:
-        """Allocate a buffer; memory that is never touched costs nothing."""
-        buffer = _Buffer(self._next, np.zeros(nbytes, np.uint8))
-        self._buffers[self._next] = buffer.data
-        self._next += -(-nbytes // _PAGE) * _PAGE
-        return buffer
-
-    def wait_interrupt(self, timeout: float) -> bool:
-        """True: whatever was started is done."""
-        return True
-
-    def close(self) -> None:
-        """Forget the buffers."""
-        self._buffers.clear()
-
-    def _run(self) -> None:
-        size = self._registers[Register.QUEUE_SIZE]
-        base = self._pair(Register.QUEUE_BASE_LO)
-        entries = self._memory(base, size * abi.DESCRIPTOR_BYTES).reshape(size, -1)
-        while self._registers[Register.HEAD] != self._registers[Register.TAIL]:
-            entry = entries[self._registers[Register.HEAD] % size]
-            command = entry[: abi.COMMAND_DTYPE.itemsize].view(abi.COMMAND_DTYPE)[0]
-            self._note(command)
-            record = np.zeros(1, abi.COMPLETION_DTYPE)
-            record["status"], record["tag"] = Status.OK, command["tag"]
-            start = abi.COMPLETION_OFFSET
-            entry[start : start + record.nbytes] = record.view(np.uint8)
-            self._registers[Register.HEAD] = self._registers[Register.HEAD] + 1 & 0xFFFF
-
-    def _note(self, command: np.void) -> None:
-        opcode = Opcode(int(command["opcode"]))
-        modulus = int(command["modulus"])
-        digits = int(self._memory(modulus, 8).view("<u8")[0]) if modulus else 0
-        self.issued.append(Issued(
-            opcode=opcode.name.lower(),
-            digits=digits,
-            count=int(command["count"]),
-            length=int(command["length"]),
-            window=int(command["window"]),
-            exponent_bytes=16 * int(command["stride_e"]),
-            initial=bool(int(command["src_a"])),
+    def complete(self, command: Command) -> bytes:
+        """Note one command; its completion record."""
+        opcode = Opcode(command.opcode)
+        digits = self.memory.read(command.modulus, 8) if command.modulus else b""
+        self._issued.append(Issued(
+            opcode=opcode,
+            digits=int.from_bytes(digits, "little"),
+            count=command.count,
+            length=command.length,
+            window=command.window,
+            exponent_bytes=command.stride_e,
+            initial=bool(command.src_a),
         ))  # fmt: skip
         if opcode is Opcode.FROM_MONT:
-            stride, count = 16 * int(command["stride_dst"]), int(command["count"])
-            ones = self._memory(int(command["dst"]), stride * count).reshape(count, stride)
-            ones[:] = 0
-            ones[:, 0] = 1
-
-    def _pair(self, low: Register) -> int:
-        return self._registers[low] | self._registers[low + 4] << 32
-
-    def _memory(self, address: int, nbytes: int) -> Bytes:
-        start = max(base for base in self._buffers if base <= address)
-        return self._buffers[start][address - start : address - start + nbytes]
+            one = (1).to_bytes(command.stride_dst, "little")
+            self.memory.write(command.dst, one * command.count)
+        record = np.zeros(1, abi.COMPLETION_DTYPE)
+        record["status"], record["tag"] = Status.OK, command.tag
+        return record.tobytes()
 
 
-class _Buffer:
-    """A buffer of `CountingPort`."""
+def counting_board(configuration: Configuration) -> tuple[ModelBoard, list[Issued]]:
+    """A board with such a card, and the list that its commands are noted in."""
+    issued: list[Issued] = []
 
-    def __init__(self, address: int, data: Bytes) -> None:
-        self.physical_address = address
-        self.data = data
-        self.nbytes = data.nbytes
+    def card(configuration: Configuration, memory: Memory) -> CountingCard:
+        return CountingCard(configuration, memory, issued)
 
-    def write(self, offset: int, data: Bytes) -> None:
-        self.data[offset : offset + data.nbytes] = data
-
-    def read(self, offset: int, nbytes: int) -> Bytes:
-        return self.data[offset : offset + nbytes].copy()
-
-    def free(self) -> None:
-        """Memory is given back with the port."""
+    # Memory that is never touched costs nothing.
+    board = ModelBoard(configuration, memory_bytes=1 << 30, partial_writes=True, card=card)
+    return board, issued
 
 
 def work_of(configuration: Configuration, key_bits: int) -> list[Work]:
@@ -221,8 +148,8 @@ def work_of(configuration: Configuration, key_bits: int) -> list[Work]:
             f"configuration {configuration.name} takes moduli of {configuration.max_modulus_bits} "
             f"bits; {key_bits}-bit keys need {2 * key_bits}"
         )
-    port = CountingPort(configuration)
-    backend = CardBackend(port, check_rate=0.0)
+    board, issued = counting_board(configuration)
+    backend = CardBackend(board, check_rate=0.0)
     backend.host_squares = True
     pk, sk = _keys(key_bits, backend)
     elements = 4 * configuration.rings * configuration.contexts
@@ -244,15 +171,15 @@ def work_of(configuration: Configuration, key_bits: int) -> list[Work]:
     )
     fill = {}
     for bits in (key_bits, 2 * key_bits):
-        machine = backend._machine(backend.register((1 << bits) - 1))
+        machine = backend.machine(backend.register((1 << bits) - 1))
         fill[machine.layout.digits] = -(-machine.fill // configuration.rings)
     backend.synchronize()
     result = []
     for operation, (count, turn) in zip(OPERATIONS, turns, strict=True):
-        port.issued.clear()
+        issued.clear()
         turn()
         backend.synchronize()
-        result.append(Work(operation, count, tuple(Counter(port.issued).items()), fill))
+        result.append(Work(operation, count, tuple(Counter(issued).items()), fill))
     backend.close()
     return result
 
@@ -268,6 +195,7 @@ def _keys(bits: int, backend: CardBackend) -> tuple[PublicKey, PrivateKey]:
         return pk, PrivateKey(pk, int(p), int(q))
 
 
+@functools.cache
 def _blum_prime(start: int) -> gmpy2.mpz:
     """The least prime above `start` that is 3 modulo 4."""
     prime = gmpy2.next_prime(start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
@@ -28,6 +28,13 @@ DSPS = {"schoolbook": 12, "karatsuba": 36}
 """DSP slices of a processing element, by kind."""
 
 Family = Literal["zynq-7000", "zynq-mp", "alveo", "virtual"]
+# The vendor tool, and what a master is connected to.
+_FLOWS = {
+    "zynq-7000": ("vivado", r"S_AXI_HP[0-3]"),
+    "zynq-mp": ("vivado", r"S_AXI_HP[0-3]_FPD"),
+    "alveo": ("v++", r"(HBM|DDR)\[\d+(:\d+)?\]"),
+    "virtual": ("none", r"S_AXI_HP[0-3]_FPD"),
+}
 _T = TypeVar("_T")
 
 
@@ -239,7 +246,7 @@ def _typed(kind: type[_T], where: str, value: Any, built: dict[str, Any] | None 
     given = value | built
     if unknown := given.keys() - known.keys():
         raise BoardError(f"{where}: unknown field {', '.join(sorted(unknown))}")
-    needed = {key for key, field in known.items() if not _has_default(field)}
+    needed = {key for key, field in known.items() if field.default is MISSING}
     if missing := needed - given.keys():
         raise BoardError(f"{where}: {', '.join(sorted(missing))} is missing")
     for key in given.keys() - built.keys():
@@ -249,10 +256,6 @@ def _typed(kind: type[_T], where: str, value: Any, built: dict[str, Any] | None 
         ):
             raise BoardError(f"{where}: {key} must be {wanted[-1].__name__}, not {given[key]!r}")
     return kind(**given)
-
-
-def _has_default(field: Any) -> bool:
-    return field.default is None
 
 
 def _check(where: str, board: Board) -> None:
@@ -271,6 +274,10 @@ def _check(where: str, board: Board) -> None:
         f"no configuration {board.configuration!r} in configs.yaml",
     )
     config = board.config
+    tool, master = _FLOWS[board.family]
+    require(board.tool.name == tool, f"the tool of {board.family} is {tool}")
+    masters = [name for place in board.cards for name in place.memory]
+    require(all(re.fullmatch(master, name) for name in masters), f"memory of masters: {masters}")
     require(board.clock_mhz > 0, "clock_mhz must be positive")
     require(board.memory.gigabytes_per_second > 0, "gigabytes_per_second must be positive")
     for field in fields(Fabric):
@@ -293,8 +300,5 @@ def _check(where: str, board: Board) -> None:
         slrs = [place.slr for place in board.cards]
         require(None not in slrs, "every card of an alveo board needs its slr")
         require(len(set(slrs)) == len(slrs), "one card an SLR")
-        bank = re.compile(r"(HBM|DDR)\[\d+(:\d+)?\]")
-        banks = [m for place in board.cards for m in place.memory]
-        require(all(bank.fullmatch(m) for m in banks), f"memory of masters: {banks}")
     else:
         require(len(board.cards) == 1, "one card")

@@ -19,22 +19,24 @@ import functools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from residue.card._abi import Opcode
 from residue_sim.boards._counting import Issued, Work, work_of
 from residue_sim.boards._facts import Board, board_names, find_board
 from residue_sim.boards._measured import measured
+from residue_sim.card_model import products
 from residue_sim.golden import digit_count
 from residue_sim.manifest import Configuration, configurations
 
-__all__ = ["KEY_BITS", "Row", "products", "table"]
+__all__ = ["KEY_BITS", "Row", "table"]
 
 KEY_BITS = (1024, 2048, 3072)
 
 # The measured operation whose waiting each command shares.
 _AS = {
-    "pow": "pow", "sqr": "pow",
-    "pow_fixed": "pow_fixed", "multi_pow": "pow_fixed", "table": "pow_fixed",
-    "to_mont": "upload", "from_mont": "upload",
-    "mul": "mul", "prod": "mul",
+    Opcode.POW: "pow", Opcode.SQR: "pow",
+    Opcode.POW_FIXED: "pow_fixed", Opcode.MULTI_POW: "pow_fixed", Opcode.TABLE: "pow_fixed",
+    Opcode.TO_MONT: "upload", Opcode.FROM_MONT: "upload",
+    Opcode.MUL: "mul", Opcode.PROD: "mul",
 }  # fmt: skip
 
 
@@ -106,7 +108,7 @@ def _row(board: Board, key_bits: int, work: Work) -> Row:
     held = {"ring": 0.0, "latency": 0.0, "memory": 0.0}
     for command, times in work.commands:
         cycles_each = measured().cycles(config, by_digits[command.digits])
-        each = products(command)
+        each = products(command.opcode, command.length, command.window)
         issued += times * command.count * each
         busy += times * command.count * each * cycles_each
         bounds = {
@@ -145,22 +147,6 @@ def _row(board: Board, key_bits: int, work: Work) -> Row:
     )
 
 
-def products(command: Issued) -> int:
-    """Modular products that each result of a command takes, as `residue_sequencer` issues them."""
-    match command.opcode:
-        case "pow":
-            # a^1 .. a^15; the first window's look-up; four squarings and a look-up for the others
-            return 15 + 1 + 5 * (-(-command.length // 4) - 1)
-        case "pow_fixed" | "multi_pow" | "prod" | "sqr":
-            return command.length
-        case "table":
-            return 1 << command.window
-        case "to_mont" | "from_mont" | "mul":
-            return 1
-        case _:
-            raise ValueError(f"no count of products for {command.opcode}")
-
-
 def _digits(config: Configuration, bits: int) -> int:
     return digit_count(bits, config.word_bits, config.digits_per_word)
 
@@ -186,25 +172,23 @@ def _traffic(config: Configuration, command: Issued) -> tuple[int, int, int]:
     n, size = command.count, 8 * command.digits
     strings = n * command.exponent_bytes
     match command.opcode:
-        case "to_mont" | "from_mont" | "sqr":
+        case Opcode.TO_MONT | Opcode.FROM_MONT | Opcode.SQR:
             return n * size, 0, n * size
-        case "mul":
+        case Opcode.MUL:
             return 2 * n * size, 0, n * size
-        case "pow":
+        case Opcode.POW:
             return n * size + strings, 0, n * size
-        case "pow_fixed" | "multi_pow":
-            contexts = config.contexts
-            if command.digits > 2 * ((config.max_words + 3) // 4):
-                contexts //= 2
+        case Opcode.POW_FIXED | Opcode.MULTI_POW:
+            contexts, _ = config.room(command.digits)
             turns = -(-n // (config.rings * contexts))
             rows = turns * command.length * (size << command.window)
             return strings + n * size * command.initial, rows, n * size
-        case "prod":
+        case Opcode.PROD:
             return n * command.length * (size + 4), 0, n * size
-        case "table":
+        case Opcode.TABLE:
             return n * size, 0, n * size << command.window
         case _:
-            raise ValueError(f"no count of bytes for {command.opcode}")
+            raise ValueError(f"no count of bytes for {command.opcode.name}")
 
 
 def _significant(value: float) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
+
+from residue_sim.manifest import bare_code
 
 __all__ = ["code"]
 
 
 def code(files: Iterable[Path]) -> list[str]:
     """Names and texts of SystemVerilog or C++ files without comments and spacing."""
-    comments = re.compile(r"//.*?$|/\*.*?\*/", re.MULTILINE | re.DOTALL)
-    return [f"{path.name} {' '.join(comments.sub('', path.read_text()).split())}" for path in files]
+    return [f"{path.name} {bare_code(path)}" for path in files]

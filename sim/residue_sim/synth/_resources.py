@@ -19,7 +19,7 @@ from typing import Any
 
 from residue_sim.board._build import card_parameters
 from residue_sim.boards._facts import Board, Fabric, board_names, find_board
-from residue_sim.manifest import hw_root, sources_for
+from residue_sim.manifest import bare_code, hw_root, sources_for
 from residue_sim.synth._cells import Cells, blocks_of, count_cells
 from residue_sim.synth._netlist import Target, synthesise
 from residue_sim.synth._paths import Path, longest_paths
@@ -268,9 +268,24 @@ def save(found: Mapping[str, BoardResources]) -> None:
         "measured_on": _digests(),
         "boards": [entry.as_dict() for entry in ordered],
     }
-    text = json.dumps(value, indent=1) + "\n"
-    (folder / "resources.json").write_text(text, encoding="utf-8")
+    (folder / "resources.json").write_text(_lines(value, 4) + "\n", encoding="utf-8")
     (folder / "resources.md").write_text(_markdown(ordered), encoding="utf-8")
+
+
+def _lines(value: Any, depth: int) -> str:
+    """JSON with a line for each item down to `depth` levels, what lies deeper in the item's line.
+
+    Four levels give each block of a card its line.
+    """
+    if not depth or not isinstance(value, (dict, list)):
+        return json.dumps(value)
+    if isinstance(value, list):
+        items = [_lines(item, depth - 1) for item in value]
+    else:
+        items = [f"{json.dumps(key)}: {_lines(item, depth - 1)}" for key, item in value.items()]
+    begin, end = "[]" if isinstance(value, list) else "{}"
+    inside = ",\n".join(items).replace("\n", "\n ")
+    return f"{begin}\n {inside}\n{end}"
 
 
 def out_of_date() -> list[str]:
@@ -309,10 +324,7 @@ def _facts(board: Board) -> dict[str, Any]:
 def _digests() -> dict[str, str]:
     """Digests of the RTL without comments and of the flow; the version of Yosys."""
     root = hw_root()
-    digests = {
-        str(path.relative_to(root)): _digest(_code(path.read_text(encoding="utf-8")))
-        for path in sources_for(_TOP)
-    }
+    digests = {str(path.relative_to(root)): _digest(bare_code(path)) for path in sources_for(_TOP)}
     here = FilePath(__file__).parent
     for name in ("_netlist.py", "_cells.py", "_paths.py"):
         digests[f"synth/{name}"] = _digest((here / name).read_text(encoding="utf-8"))
@@ -322,12 +334,6 @@ def _digests() -> dict[str, str]:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _code(text: str) -> str:
-    """SystemVerilog without comments, white space as single blanks."""
-    bare = re.sub(r"//.*?$|/\*.*?\*/", "", text, flags=re.MULTILINE | re.DOTALL)
-    return " ".join(bare.split())
 
 
 def _markdown(boards: Sequence[BoardResources]) -> str:

@@ -34,7 +34,8 @@ from residue_sim.board import (
     run_program,
     start_program,
 )
-from residue_sim.scenarios import Program, all_operations, bad_commands, odd_modulus
+from residue_sim.scenarios import Program, all_operations, bad_commands
+from residue_sim.stimuli import odd_modulus
 
 CONFIG = "small"
 LONG = 60.0  # seconds that nothing here comes near

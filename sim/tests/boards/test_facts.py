@@ -71,6 +71,8 @@ def _drop(key: str) -> Callable[[dict[str, Any]], None]:
         (_set("cards", [{"slr": "SLR0"}]), "needs a list `memory`"),
         (_set("cards.0.memory", ["DDR[0]", "DDR[1]"]), "has 1 masters, but memory"),
         (_set("cards.0.memory", ["bank0"]), "memory of masters"),
+        (_set("cards.0.memory", ["S_AXI_HP0"]), "memory of masters"),
+        (_set("tool.name", "vivado"), "the tool of alveo is v++"),
         (_set("cards.1.slr", "SLR0"), "one card an SLR"),
         (_set("cards.1.slr", None), "slr must be str"),
         (_set("platform", None), "platform must be str"),

@@ -10,12 +10,14 @@ import pytest
 
 from residue.backends import Backend
 from residue.backends._card import CardBackend
+from residue.card._abi import Opcode
 from residue_sim.board import Board, InProcess
 from residue_sim.boards import BoardError, find_board
-from residue_sim.boards._counting import OPERATIONS, CountingPort, Issued, work_of
+from residue_sim.boards._counting import OPERATIONS, counting_board, work_of
 from residue_sim.boards._measured import MODULUS_BITS, measure, measured, ring_name
 from residue_sim.boards._pages import projected_page, projected_path
-from residue_sim.boards._table import KEY_BITS, Row, products, table
+from residue_sim.boards._table import KEY_BITS, Row, table
+from residue_sim.card_model import products
 from residue_sim.golden import Montgomery
 from residue_sim.manifest import configurations
 
@@ -47,13 +49,13 @@ def turns(backend: Backend) -> None:
 
 
 def test_products_are_those_that_the_simulated_card_issues() -> None:
-    counting = CountingPort(SMALL)
+    counting, commands = counting_board(SMALL)
     backends = [CardBackend(p, check_rate=0.0) for p in (counting, InProcess(Board("small")))]
     try:
         for backend in backends:
             backend.host_squares = True
             turns(backend)
-        issued = sum(command.count * products(command) for command in counting.issued)
+        issued = sum(c.count * products(c.opcode, c.length, c.window) for c in commands)
         found = {name: s.products for name, s in backends[1].stats().items()}
         assert issued == sum(found.values()), found
     finally:
@@ -137,8 +139,8 @@ def test_a_card_that_is_too_small_says_so() -> None:
     unknown = replace(SMALL, elements=5)
     with pytest.raises(BoardError, match=f"{ring_name(unknown)} at 1024 bits"):
         measured().cycles(unknown, 1024)
-    with pytest.raises(ValueError, match="no count of products for clear"):
-        products(Issued("clear", 0, 0, 0, 0, 0, initial=False))
+    with pytest.raises(ValueError, match="CLEAR makes no products"):
+        products(Opcode.CLEAR, 1, 1)
 
 
 def test_the_page_is_up_to_date() -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cocotb
@@ -28,7 +28,7 @@ from residue_sim.board._build import card_parameters
 from residue_sim.harness import run_bench
 from residue_sim.manifest import Configuration, configurations
 from residue_sim.scenarios import Program, all_operations, bad_commands
-from residue_sim.stimuli import odd_modulus
+from residue_sim.stimuli import odd_modulus, stalls
 
 BASE = 0xFFFF_F000  # programs cross a 32-bit boundary
 TOY = Configuration(
@@ -97,11 +97,9 @@ class Bench:
             (data, (reads.r_channel, writes.w_channel, writes.b_channel)),
         ):
             for channel in channels if probability else ():
-                channel.set_pause_generator(self._stalls(probability * self.rng.uniform(0.5, 1)))
-
-    def _stalls(self, probability: float) -> Iterator[bool]:
-        while True:
-            yield self.rng.random() < probability
+                channel.set_pause_generator(
+                    stalls(self.rng, probability * self.rng.uniform(0.5, 1))
+                )
 
     async def reset(self) -> None:
         self.dut.rst_n.value = 0

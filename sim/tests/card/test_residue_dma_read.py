@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,41 +15,14 @@ from cocotbext.axi import AxiReadBus, AxiSlaveRead
 from cocotbext.axi.stream import define_stream
 
 from residue_sim.harness import run_bench
+from residue_sim.stimuli import stalls
+from residue_sim.window import BASE, ROW, SIZE, Bursts, Window, is_bad, misplaced, random_address
 
-BASE = 0x7_FFFF_8000  # crosses a 32-bit boundary
-SIZE = 0x1_0000
-BURST_BEATS = 64
-ROW = 16
 TARGETS = 3
 
 RequestBus, Request, RequestSource, _, _ = define_stream(
     "Request", signals=["addr", "rows", "tag", "targets", "valid", "ready"]
 )
-AddressBus, _, _, _, AddressMonitor = define_stream(
-    "Address",
-    signals=["araddr", "arlen", "arsize", "arburst", "arcache", "arprot", "arvalid", "arready"],
-)
-
-
-class Memory:
-    """The window's bytes; raises (SLVERR) where told and remembers reads outside the window."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self.bytes = rng.randbytes(SIZE)
-        self.faulty: set[int] = set()
-        self.raised = False
-        self.outside: list[int] = []
-
-    async def read(self, address: int, length: int) -> bytes:
-        if not BASE <= address <= BASE + SIZE - length:
-            self.outside.append(address)
-        if address in self.faulty:
-            self.raised = True
-            raise OSError("faulty")
-        return self.at(address, length)
-
-    def at(self, address: int, length: int) -> bytes:
-        return self.bytes[address - BASE : address - BASE + length]
 
 
 @dataclass(frozen=True)
@@ -68,8 +40,8 @@ class Bench:
     def __init__(self, dut: Any, seed: int, stall: float) -> None:
         self.dut = dut
         self.rng = random.Random(seed)
-        self.memory = Memory(self.rng)
         self.beat_bytes = len(dut.m_data) // 8
+        self.memory = Window(self.beat_bytes, self.rng.randbytes(SIZE))
         Clock(dut.clk, 2, "ns").start()
         for signal in (dut.flush_i, dut.error_clear_i, dut.room_i):
             signal.value = 0
@@ -79,9 +51,7 @@ class Bench:
             RequestBus.from_prefix(dut, "s_req"), dut.clk, dut.rst_n, False
         )
         self.beats: list[Beat] = []
-        self.addresses = AddressMonitor(
-            AddressBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst_n, False
-        )
+        self.bursts = Bursts(dut, "ar", self.beat_bytes)
         bus = AxiReadBus.from_prefix(dut, "m_axi")
         self.slave = AxiSlaveRead(bus, dut.clk, dut.rst_n, self.memory, False)
         self.slave.log.setLevel(logging.ERROR)  # faults are meant
@@ -91,7 +61,7 @@ class Bench:
                 self.slave.ar_channel,
                 self.slave.r_channel,
             ):
-                channel.set_pause_generator(self._stalls(stall * self.rng.uniform(0.5, 1)))
+                channel.set_pause_generator(stalls(self.rng, stall * self.rng.uniform(0.5, 1)))
 
         cocotb.start_soon(self._collect(stall))
 
@@ -121,10 +91,6 @@ class Bench:
             room = sum((self.rng.random() >= stall / 3) << t for t in range(TARGETS))
             dut.room_i.value = room
 
-    def _stalls(self, probability: float) -> Iterator[bool]:
-        while True:
-            yield self.rng.random() < probability
-
     async def reset(self) -> None:
         self.dut.rst_n.value = 0
         await ClockCycles(self.dut.clk, 3)
@@ -149,31 +115,11 @@ class Bench:
     def random_request(self, bad: float) -> tuple[int, int, int]:
         """Address, rows and targets; now and then one that must be refused."""
         rows = self.rng.choice([1, 2, self.rng.randrange(3, 66), self.rng.randrange(64, 300)])
-        address = self.rng.randrange(BASE, BASE + SIZE - rows * ROW, ROW)
-        if self.rng.random() < 0.5:  # around a page's edge, or the window's
-            edge = self.rng.randrange(BASE, BASE + SIZE + 1, 4096)
-            address = edge + ROW * self.rng.randrange(-rows, 2)
-            address = min(max(address, BASE), BASE + SIZE - rows * ROW)
+        address = random_address(self.rng, rows)
         if self.rng.random() < bad:
-            address, rows = self.rng.choice(
-                [
-                    (address + 1, rows),
-                    (address + ROW // 2, rows),
-                    (address, 0),
-                    (BASE - ROW, rows),
-                    (BASE - rows * ROW, rows),
-                    (BASE + SIZE, 1),
-                    (BASE + SIZE - rows * ROW + ROW, rows),
-                    (BASE + SIZE - ROW, 65535),
-                    (2**64 - ROW, 2),
-                    (address - BASE, rows),
-                ]
-            )
+            worse = [*misplaced(address, rows), (address, 0), (BASE + SIZE - ROW, 65535)]
+            address, rows = self.rng.choice(worse)
         return address, rows, self.rng.randrange(1, 1 << TARGETS)
-
-    def is_bad(self, address: int, rows: int, _targets: int = 0) -> bool:
-        inside = address >= BASE and address + rows * ROW <= BASE + SIZE
-        return not inside or rows == 0 or address % ROW != 0
 
     def span(self, address: int, rows: int) -> range:
         """Addresses of the beats that a request touches."""
@@ -181,7 +127,7 @@ class Bench:
         return range(address - address % size, address + rows * ROW, size)
 
     def expected(self, address: int, rows: int, targets: int, tag: int) -> list[Beat]:
-        if self.is_bad(address, rows):
+        if is_bad(address, rows):
             return [Beat(targets, 0, 0, 0, True, True, tag)]
         size = self.beat_bytes
         end = address + rows * ROW
@@ -208,19 +154,10 @@ class Bench:
 
     def check_addresses(self, requests: list[tuple[int, int, int]]) -> None:
         """The bursts cover the good requests, in order, as AXI allows."""
-        covered = []
-        while not self.addresses.empty():
-            burst = self.addresses.recv_nowait()
-            address, beats = int(burst.araddr), int(burst.arlen) + 1
-            assert beats <= BURST_BEATS
-            assert address % 4096 + beats * self.beat_bytes <= 4096
-            assert (int(burst.arsize), int(burst.arburst)) == (self.beat_bytes.bit_length() - 1, 1)
-            assert (int(burst.arcache), int(burst.arprot)) == (3, 0)
-            covered += [address + i * self.beat_bytes for i in range(beats)]
-        assert covered == [
+        assert self.bursts.beats() == [
             at
             for address, rows, _ in requests
-            if not self.is_bad(address, rows)
+            if not is_bad(address, rows)
             for at in self.span(address, rows)
         ]
         assert not self.memory.outside
@@ -234,9 +171,7 @@ async def random_requests(dut: Any, stall: float) -> None:
     await bench.reset()
     assert dut.idle_o.value == 1
     for bad, faults in ((0.0, 0.0), (0.0, 0.05), (0.3, 0.0), (0.3, 0.05)):
-        size = bench.beat_bytes
-        words = range(BASE, BASE + SIZE, size)
-        bench.memory.faulty = {at for at in words if bench.rng.random() < faults}
+        bench.memory.break_beats(bench.rng, faults)
         requests = [bench.random_request(bad) for _ in range(10)]
         wanted = []
         for request in requests:
@@ -247,9 +182,8 @@ async def random_requests(dut: Any, stall: float) -> None:
         await bench.idle()
         assert not bench.beats
         bench.check_addresses(requests)
-        assert dut.error_window_o.value == any(bench.is_bad(*request) for request in requests)
+        assert dut.error_window_o.value == any(is_bad(*request[:2]) for request in requests)
         assert dut.error_axi_o.value == bench.memory.raised
-        bench.memory.raised = False
         dut.error_clear_i.value = 1
         await RisingEdge(dut.clk)
         dut.error_clear_i.value = 0
@@ -287,7 +221,7 @@ async def addresses_run_ahead(dut: Any) -> None:
     for request in requests:
         bench.send(*request, 1)
     await ClockCycles(dut.clk, 200)
-    assert bench.addresses.count() == int(dut.MaxOutstanding.value)
+    assert len(bench.bursts) == int(dut.MaxOutstanding.value)
     bench.slave.r_channel.pause = False
     await bench.check([beat for request in requests for beat in bench.expected(*request, 1)])
     await bench.idle()
@@ -307,7 +241,7 @@ async def flush(dut: Any, stall: float) -> None:
         await bench.flush()
         assert (dut.error_window_o.value, dut.error_axi_o.value) == (0, 0)
         bench.beats.clear()
-        bench.addresses.clear()
+        bench.bursts.clear()
         request = bench.random_request(0.0)
         bench.send(*request, 2)
         await bench.check(bench.expected(*request, 2))

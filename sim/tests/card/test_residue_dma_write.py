@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 import cocotb
@@ -16,38 +15,12 @@ from cocotbext.axi import AxiSlaveWrite, AxiWriteBus
 from cocotbext.axi.stream import define_stream
 
 from residue_sim.harness import run_bench
-
-BASE = 0x7_FFFF_8000  # crosses a 32-bit boundary
-SIZE = 0x1_0000
-BURST_BEATS = 64
-ROW = 16
+from residue_sim.stimuli import stalls
+from residue_sim.window import BASE, ROW, SIZE, Bursts, Window, is_bad, misplaced, random_address
 
 RequestBus, Request, RequestSource, _, _ = define_stream(
     "Request", signals=["addr", "rows", "valid", "ready"]
 )
-AddressBus, _, _, _, AddressMonitor = define_stream(
-    "Address",
-    signals=["awaddr", "awlen", "awsize", "awburst", "awcache", "awprot", "awvalid", "awready"],
-)
-
-
-class Memory:
-    """The window's bytes; raises (SLVERR) where told and remembers writes outside the window."""
-
-    def __init__(self, beat_bytes: int) -> None:
-        self.beat_bytes = beat_bytes
-        self.bytes = bytearray(SIZE)
-        self.faulty: set[int] = set()
-        self.raised = False
-        self.outside: list[int] = []
-
-    async def write(self, address: int, data: bytes) -> None:
-        if not BASE <= address <= BASE + SIZE - len(data):
-            self.outside.append(address)
-        if address - address % self.beat_bytes in self.faulty:
-            self.raised = True
-            raise OSError("faulty")
-        self.bytes[address - BASE : address - BASE + len(data)] = data
 
 
 class Bench:
@@ -55,7 +28,7 @@ class Bench:
         self.dut = dut
         self.rng = random.Random(seed)
         self.beat_bytes = len(dut.s_data) // 8
-        self.memory = Memory(self.beat_bytes)
+        self.memory = Window(self.beat_bytes)
         self.wanted = bytearray(SIZE)
         self.sent: set[tuple[int, bytes]] = set()
         Clock(dut.clk, 2, "ns").start()
@@ -68,9 +41,7 @@ class Bench:
         )
         self.data: deque[tuple[int, int]] = deque()  # beats to send, and their rows
         self.pause = False
-        self.addresses = AddressMonitor(
-            AddressBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst_n, False
-        )
+        self.bursts = Bursts(dut, "aw", self.beat_bytes)
         bus = AxiWriteBus.from_prefix(dut, "m_axi")
         self.slave = AxiSlaveWrite(bus, dut.clk, dut.rst_n, self.memory, False)
         self.slave.log.setLevel(logging.ERROR)  # faults are meant
@@ -81,7 +52,7 @@ class Bench:
                 self.slave.w_channel,
                 self.slave.b_channel,
             ):
-                channel.set_pause_generator(self._stalls(stall * self.rng.uniform(0.5, 1)))
+                channel.set_pause_generator(stalls(self.rng, stall * self.rng.uniform(0.5, 1)))
         cocotb.start_soon(self._watch_idle())
         cocotb.start_soon(self._feed(stall))
 
@@ -95,10 +66,6 @@ class Bench:
             dut.s_valid.value = send
             if send:
                 dut.s_data.value, dut.s_keep.value = self.data.popleft()
-
-    def _stalls(self, probability: float) -> Iterator[bool]:
-        while True:
-            yield self.rng.random() < probability
 
     async def _watch_idle(self) -> None:
         """idle_o is never high while a burst on the bus waits for its response."""
@@ -146,30 +113,10 @@ class Bench:
     def random_request(self, bad: float) -> tuple[int, int]:
         """Address and rows; now and then one that must be refused."""
         rows = self.rng.choice([1, 2, self.rng.randrange(3, 66), self.rng.randrange(64, 300)])
-        address = self.rng.randrange(BASE, BASE + SIZE - rows * ROW, ROW)
-        if self.rng.random() < 0.5:  # around a page's edge, or the window's
-            edge = self.rng.randrange(BASE, BASE + SIZE + 1, 4096)
-            address = edge + ROW * self.rng.randrange(-rows, 2)
-            address = min(max(address, BASE), BASE + SIZE - rows * ROW)
+        address = random_address(self.rng, rows)
         if self.rng.random() < bad:
-            return self.rng.choice(
-                [
-                    (address + 1, rows),
-                    (address + ROW // 2, rows),
-                    (address, 0),
-                    (BASE - ROW, rows),
-                    (BASE - rows * ROW, rows),
-                    (BASE + SIZE, 1),
-                    (BASE + SIZE - rows * ROW + ROW, rows),
-                    (2**64 - ROW, 2),
-                    (address - BASE, rows),
-                ]
-            )
+            return self.rng.choice([*misplaced(address, rows), (address, 0)])
         return address, rows
-
-    def is_bad(self, address: int, rows: int) -> bool:
-        inside = address >= BASE and address + rows * ROW <= BASE + SIZE
-        return not inside or rows == 0 or address % ROW != 0
 
     def span(self, address: int, rows: int) -> range:
         """Addresses of the beats that a request touches."""
@@ -188,24 +135,15 @@ class Bench:
             for i in places:
                 row = data[ROW * i : ROW * i + ROW]
                 self.sent.add((at + ROW * i, row))
-                if not self.is_bad(address, rows) and at not in self.memory.faulty:
+                if not is_bad(address, rows) and at not in self.memory.faulty:
                     self.wanted[at + ROW * i - BASE : at + ROW * i + ROW - BASE] = row
 
     def check_addresses(self, requests: list[tuple[int, int]]) -> None:
         """The bursts cover the good requests, in order, as AXI allows."""
-        covered = []
-        while not self.addresses.empty():
-            burst = self.addresses.recv_nowait()
-            address, beats = int(burst.awaddr), int(burst.awlen) + 1
-            assert beats <= BURST_BEATS
-            assert address % 4096 + beats * self.beat_bytes <= 4096
-            assert (int(burst.awsize), int(burst.awburst)) == (self.beat_bytes.bit_length() - 1, 1)
-            assert (int(burst.awcache), int(burst.awprot)) == (3, 0)
-            covered += [address + i * self.beat_bytes for i in range(beats)]
-        assert covered == [
+        assert self.bursts.beats() == [
             at
             for address, rows in requests
-            if not self.is_bad(address, rows)
+            if not is_bad(address, rows)
             for at in self.span(address, rows)
         ]
         assert not self.memory.outside
@@ -219,16 +157,14 @@ async def random_requests(dut: Any, stall: float) -> None:
     await bench.reset()
     assert dut.idle_o.value == 1
     for bad, faults in ((0.0, 0.0), (0.0, 0.02), (0.3, 0.0), (0.3, 0.02)):
-        words = range(BASE, BASE + SIZE, bench.beat_bytes)
-        bench.memory.faulty = {at for at in words if bench.rng.random() < faults}
-        bench.memory.raised = False
+        bench.memory.break_beats(bench.rng, faults)
         requests = [bench.random_request(bad) for _ in range(10)]
         for request in requests:
             bench.send(*request)
         await bench.idle()
         assert bench.memory.bytes == bench.wanted
         bench.check_addresses(requests)
-        assert dut.error_window_o.value == any(bench.is_bad(*request) for request in requests)
+        assert dut.error_window_o.value == any(is_bad(*request) for request in requests)
         assert dut.error_axi_o.value == bench.memory.raised
         dut.error_clear_i.value = 1
         await RisingEdge(dut.clk)
@@ -270,10 +206,10 @@ async def address_waits_for_data(dut: Any) -> None:
     for request in requests:
         bench.send(*request)
     await ClockCycles(dut.clk, 50)
-    assert bench.addresses.empty()
+    assert len(bench.bursts) == 0
     bench.pause = False
     await ClockCycles(dut.clk, 300)
-    assert bench.addresses.count() == int(dut.MaxOutstanding.value)
+    assert len(bench.bursts) == int(dut.MaxOutstanding.value)
     bench.slave.b_channel.pause = False
     await bench.idle()
     assert bench.memory.bytes == bench.wanted
@@ -298,7 +234,7 @@ async def flush(dut: Any, stall: float) -> None:
         for offset in range(0, SIZE, ROW):
             row = bytes(bench.memory.bytes[offset : offset + ROW])
             assert row == before[offset : offset + ROW] or (BASE + offset, row) in bench.sent
-        bench.addresses.clear()
+        bench.bursts.clear()
         bench.wanted[:] = bench.memory.bytes
         request = bench.random_request(0.0)
         bench.send(*request)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,37 +13,12 @@ import pytest
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiReadBus, AxiSlaveRead
-from cocotbext.axi.stream import define_stream
 
 from residue_sim.harness import bench_parameter, run_bench
+from residue_sim.stimuli import stalls
+from residue_sim.window import BASE, ROW, SIZE, Bursts, Window, is_bad, misplaced, random_address
 
-BASE = 0x7_FFFF_8000  # crosses a 32-bit boundary
-SIZE = 0x1_0000
-ROW = 16
 TAG_BITS, INDEX_BITS = 10, 12
-
-AddressBus, _, _, _, AddressMonitor = define_stream(
-    "Address",
-    signals=["araddr", "arlen", "arsize", "arburst", "arcache", "arprot", "arvalid", "arready"],
-)
-
-
-class Memory:
-    """The window's bytes; raises (SLVERR) where told and remembers reads outside the window."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self.bytes = rng.randbytes(SIZE)
-        self.faulty: set[int] = set()
-        self.raised = False
-        self.outside: list[int] = []
-
-    async def read(self, address: int, length: int) -> bytes:
-        if not BASE <= address <= BASE + SIZE - length:
-            self.outside.append(address)
-        if address in self.faulty:
-            self.raised = True
-            raise OSError("faulty")
-        return self.bytes[address - BASE : address - BASE + length]
 
 
 @dataclass(frozen=True)
@@ -56,8 +30,7 @@ class Request:
 
     @property
     def bad(self) -> bool:
-        inside = self.address >= BASE and self.address + self.rows * ROW <= BASE + SIZE
-        return not inside or self.rows == 0 or self.address % ROW != 0
+        return is_bad(self.address, self.rows)
 
 
 @dataclass(frozen=True)
@@ -74,10 +47,10 @@ class Bench:
     def __init__(self, dut: Any, stall: float = 0.0) -> None:
         self.dut = dut
         self.rng = random.Random(cocotb.RANDOM_SEED)
-        self.memory = Memory(self.rng)
         self.ports = bench_parameter("Ports")
         self.targets = bench_parameter("Targets")
         self.beat = bench_parameter("AxiDataBits") // 8
+        self.memory = Window(self.beat, self.rng.randbytes(SIZE))
         self.stall = stall
         self.waiting: list[deque[Request]] = [deque() for _ in range(self.ports)]
         self.valid = [False] * self.ports
@@ -90,20 +63,14 @@ class Bench:
             getattr(dut, name).value = 0
         dut.mem_base_i.value = BASE
         dut.mem_limit_i.value = BASE + SIZE
-        self.addresses = AddressMonitor(
-            AddressBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst_n, False
-        )
+        self.bursts = Bursts(dut, "ar", self.beat)
         bus = AxiReadBus.from_prefix(dut, "m_axi")
         self.slave = AxiSlaveRead(bus, dut.clk, dut.rst_n, self.memory, False)
         self.slave.log.setLevel(logging.ERROR)  # faults are meant
         self.slave.ar_channel.queue_occupancy_limit = 16
         if stall:
             for channel in (self.slave.ar_channel, self.slave.r_channel):
-                channel.set_pause_generator(self._stalls(stall * self.rng.uniform(0.3, 1)))
-
-    def _stalls(self, probability: float) -> Iterator[bool]:
-        while True:
-            yield self.rng.random() < probability
+                channel.set_pause_generator(stalls(self.rng, stall * self.rng.uniform(0.3, 1)))
 
     async def start(self) -> None:
         self.dut.rst_n.value = 0
@@ -172,24 +139,10 @@ class Bench:
         """A request to random targets; now and then one that must be refused."""
         rng = self.rng
         rows = rng.choice([1, 2, 3, rng.randrange(4, 64), rng.randrange(60, 200)])
-        address = rng.randrange(BASE, BASE + SIZE - rows * ROW + 1, ROW)
-        if rng.random() < 0.5:  # around a page's edge, or the window's
-            edge = rng.randrange(BASE, BASE + SIZE + 1, 4096) + ROW * rng.randrange(-rows, 2)
-            address = min(max(edge, BASE), BASE + SIZE - rows * ROW)
+        address = random_address(rng, rows)
         if rng.random() < bad:
-            address, rows = rng.choice(
-                [
-                    (address + 8, rows),
-                    (address, 0),
-                    (BASE - ROW, rows),
-                    (BASE - rows * ROW, rows),
-                    (BASE + SIZE, 1),
-                    (BASE + SIZE - rows * ROW + ROW, rows),
-                    (BASE + SIZE - ROW, 65535),
-                    (2**64 - ROW, 2),
-                    (address - BASE, rows),
-                ]
-            )
+            worse = [*misplaced(address, rows), (address, 0), (BASE + SIZE - ROW, 65535)]
+            address, rows = rng.choice(worse)
         targets = 1 << rng.randrange(self.targets)
         if rng.random() < 0.3:
             targets = rng.randrange(1, 1 << self.targets)
@@ -202,7 +155,7 @@ class Bench:
         for i in range(request.rows):
             at = request.address + ROW * i
             error = at - at % self.beat in self.memory.faulty
-            data = int.from_bytes(self.memory.bytes[at - BASE : at - BASE + ROW], "little")
+            data = int.from_bytes(self.memory.at(at, ROW), "little")
             result.append(Row(0 if error else data, i, i == request.rows - 1, error))
         return result
 
@@ -226,17 +179,6 @@ class Bench:
             for p, requests in enumerate(ports):
                 assert order[p] == [request for request in requests if request.targets >> t & 1]
 
-    def check_addresses(self) -> None:
-        while not self.addresses.empty():
-            burst = self.addresses.recv_nowait()
-            address, beats = int(burst.araddr), int(burst.arlen) + 1
-            assert beats <= 64
-            assert address % self.beat == 0
-            assert address % 4096 + beats * self.beat <= 4096
-            assert (int(burst.arsize), int(burst.arburst)) == (self.beat.bit_length() - 1, 1)
-            assert (int(burst.arcache), int(burst.arprot)) == (3, 0)
-        assert not self.memory.outside
-
 
 @cocotb.test(timeout_time=400, timeout_unit="us")
 @cocotb.parametrize(stall=[0.0, 0.6])
@@ -246,9 +188,7 @@ async def random_requests(dut: Any, stall: float) -> None:
     await bench.start()
     tags = iter(range(1 << TAG_BITS))
     for bad, faults in ((0.0, 0.0), (0.0, 0.05), (0.3, 0.05)):
-        beats = range(BASE, BASE + SIZE, bench.beat)
-        bench.memory.faulty = {at for at in beats if bench.rng.random() < faults}
-        bench.memory.raised = False
+        bench.memory.break_beats(bench.rng, faults)
         bench.rows = [[] for _ in range(bench.targets)]
         ports = [
             [bench.random_request(next(tags), bad) for _ in range(5)] for _ in range(bench.ports)
@@ -257,7 +197,8 @@ async def random_requests(dut: Any, stall: float) -> None:
             queue.extend(requests)
         await bench.idle()
         bench.check(ports)
-        bench.check_addresses()
+        assert bench.bursts.beats()
+        assert not bench.memory.outside
         refused = any(request.bad for requests in ports for request in requests)
         assert dut.error_window_o.value == refused
         assert dut.error_axi_o.value == bench.memory.raised

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import cocotb
@@ -15,6 +14,7 @@ from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 from residue.card import _abi as abi
 from residue.card._abi import Register
 from residue_sim.harness import run_bench
+from residue_sim.stimuli import stalls
 
 CONFIGURATION = {
     "WordBits": 50,
@@ -52,11 +52,7 @@ class Bench:
             self.master.read_if.ar_channel,
             self.master.read_if.r_channel,
         ):
-            channel.set_pause_generator(self._stalls(stall))
-
-    def _stalls(self, probability: float) -> Iterator[bool]:
-        while True:
-            yield self.rng.random() < probability
+            channel.set_pause_generator(stalls(self.rng, stall))
 
     async def reset(self) -> None:
         self.dut.rst_n.value = 0

@@ -6,7 +6,6 @@ import itertools
 import logging
 import random
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 import cocotb
@@ -16,29 +15,8 @@ from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiSlaveWrite, AxiWriteBus
 
 from residue_sim.harness import bench_parameter, run_bench
-
-BASE = 0x7_FFFF_8000  # crosses a 32-bit boundary
-SIZE = 0x1_0000
-ROW = 16
-
-
-class Memory:
-    """The window's bytes; raises (SLVERR) where told and remembers writes outside the window."""
-
-    def __init__(self, beat: int) -> None:
-        self.bytes = bytearray(SIZE)
-        self.beat = beat
-        self.faulty: set[int] = set()
-        self.raised = False
-        self.outside: list[int] = []
-
-    async def write(self, address: int, data: bytes) -> None:
-        if not BASE <= address <= BASE + SIZE - len(data):
-            self.outside.append(address)
-        if address - address % self.beat in self.faulty:
-            self.raised = True
-            raise OSError("faulty")
-        self.bytes[address - BASE : address - BASE + len(data)] = data
+from residue_sim.stimuli import stalls
+from residue_sim.window import BASE, ROW, SIZE, Window, is_bad, misplaced, random_address
 
 
 class Bench:
@@ -51,7 +29,7 @@ class Bench:
         self.beat = bench_parameter("AxiDataBits") // 8
         self.share = SIZE // self.lanes // 4096 * 4096
         self.stall = stall
-        self.memory = Memory(self.beat)
+        self.memory = Window(self.beat)
         self.wanted = bytearray(SIZE)
         self.sent: set[tuple[int, bytes]] = set()
         self.requests: list[deque[tuple[int, int]]] = [deque() for _ in range(self.lanes)]
@@ -71,11 +49,7 @@ class Bench:
         self.slave.log.setLevel(logging.ERROR)  # faults are meant
         if stall:
             for channel in (self.slave.aw_channel, self.slave.w_channel, self.slave.b_channel):
-                channel.set_pause_generator(self._stalls(stall * self.rng.uniform(0.3, 1)))
-
-    def _stalls(self, probability: float) -> Iterator[bool]:
-        while True:
-            yield self.rng.random() < probability
+                channel.set_pause_generator(stalls(self.rng, stall * self.rng.uniform(0.3, 1)))
 
     async def start(self) -> None:
         self.dut.rst_n.value = 0
@@ -144,28 +118,10 @@ class Bench:
         rng = self.rng
         rows = rng.choice([1, 2, 3, 4, rng.randrange(5, 64), rng.randrange(60, 200)])
         start, end = BASE + self.share * lane, BASE + self.share * (lane + 1)
-        address = rng.randrange(start, end - rows * ROW + 1, ROW)
-        if rng.random() < 0.5:  # around a page's edge, or the share's
-            edge = rng.randrange(start, end + 1, 4096) + ROW * rng.randrange(-rows, 2)
-            address = min(max(edge, start), end - rows * ROW)
+        address = random_address(rng, rows, start, end)
         if rng.random() < bad:
-            return rng.choice(
-                [
-                    (address + 8, rows),
-                    (BASE - ROW, rows),
-                    (BASE - rows * ROW, rows),
-                    (BASE + SIZE, 1),
-                    (BASE + SIZE - rows * ROW + ROW, rows),
-                    (2**64 - ROW, 2),
-                    (address - BASE, rows),
-                ]
-            )
+            return rng.choice(misplaced(address, rows))
         return address, rows
-
-    @staticmethod
-    def is_bad(address: int, rows: int) -> bool:
-        inside = address >= BASE and address + rows * ROW <= BASE + SIZE
-        return not inside or address % ROW != 0
 
     def send(self, lane: int, address: int, rows: int) -> None:
         """Queue a request with random rows; `wanted` becomes what memory must hold afterwards."""
@@ -175,7 +131,7 @@ class Bench:
             at = address + ROW * i
             self.rows[lane].append((data, i == rows - 1))
             self.sent.add((at, data))
-            if not self.is_bad(address, rows) and at - at % self.beat not in self.memory.faulty:
+            if not is_bad(address, rows) and at - at % self.beat not in self.memory.faulty:
                 self.wanted[at - BASE : at - BASE + ROW] = data
 
 
@@ -187,14 +143,12 @@ async def random_requests(dut: Any, stall: float) -> None:
     await bench.start()
     assert dut.idle_o.value == 1
     for bad, faults in ((0.0, 0.0), (0.3, 0.02)):
-        bench.memory.faulty = {
-            at for at in range(BASE, BASE + SIZE, bench.beat) if bench.rng.random() < faults
-        }
+        bench.memory.break_beats(bench.rng, faults)
         refused = False
         for lane in range(bench.lanes):
             for _ in range(6):
                 request = bench.random_request(lane, bad)
-                refused |= bench.is_bad(*request)
+                refused |= is_bad(*request)
                 bench.send(lane, *request)
         await bench.idle()
         assert bench.memory.bytes == bench.wanted
