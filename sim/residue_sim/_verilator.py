@@ -37,11 +37,13 @@ __all__ = [
 _LEAST_VERSION = (5, 36)
 _LEAKS = ("CFLAGS", "CPPFLAGS", "CXXFLAGS", "LDFLAGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
 CXX = "g++"
+# One spelling (python, python3) of the interpreter, for it lies in what caches are keyed by.
+_PYTHON = os.path.realpath(sys.executable)
 _MAKE_VARIABLES = {
     "AR": "ar",
     "CXX": CXX,
     "LINK": CXX,
-    "PYTHON3": sys.executable,
+    "PYTHON3": _PYTHON,
     "CFG_CXXFLAGS_COROUTINES": "-fcoroutines",
     "CFG_CXXFLAGS_NO_UNUSED": "-Wno-unused-parameter -Wno-unused-variable -Wno-sign-compare",
     "CFG_CXXFLAGS_PCH_I": "-include",
@@ -75,7 +77,7 @@ class Verilator:
         env["VERILATOR_ROOT"] = str(self.root)
         env["PATH"] = f"{self.binary.parent}{os.pathsep}{env.get('PATH', os.defpath)}"
         launcher = Path(__file__).with_name("_objcache.py")
-        env["OBJCACHE"] = f"{sys.executable} -I -S {launcher} {cache_dir() / 'objects'}"
+        env["OBJCACHE"] = f"{_PYTHON} -I -S {launcher} {cache_dir() / 'objects'}"
         return env
 
     def run(self, arguments: Sequence[str | Path], *, timeout: float = 600) -> str:
