@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,9 @@ class FileCoverage:
 class CoverageReport:
     """Coverage of hw/rtl, without excluded lines; `excluded` counts those.
 
-    `bins` maps the name of each functional bin to the number of times it was hit.
+    Excluded are the lines of hw/bins/excluded.yaml and, where no bench reached them, the `default`
+    arms of cases that name every value of their enum. `bins` maps the name of each functional bin
+    to the number of times it was hit.
     `stale` names exclusions whose line does not occur or is covered.
     """
 
@@ -100,6 +102,10 @@ def read_report(folder: Path) -> CoverageReport:
         lines = reached[path.name]
         texts = path.read_text().splitlines()
         missed = {line for line, hit in lines.items() if not hit}
+        arms = missed & set(_spare_arms(texts))
+        missed -= arms
+        excluded += len(arms)
+        lines = {n: hit for n, hit in lines.items() if n not in arms}
         for entry in rules.get(path.name, []):
             those = {n for n in missed if texts[n - 1].strip() == entry["line"]}
             stale += [] if those else [f"{path.name}: {entry['line']}"]
@@ -116,6 +122,29 @@ def _points(path: Path) -> Iterator[tuple[dict[str, str], int]]:
         if match := re.fullmatch(r"C '(.*)' (\d+)", line):
             pairs = (part.split("\x02", 1) for part in match[1].split("\x01") if part)
             yield {pair[0]: pair[1] for pair in pairs if len(pair) == 2}, int(match[2])
+
+
+def _spare_arms(texts: Sequence[str]) -> Iterator[int]:
+    """Lines of the `default` arms of cases that name every value of an enum."""
+    codes = [text.split("//")[0] for text in texts]
+    enums = [
+        set(re.findall(r"\b(\w+)\b(?=\s*[,}=])", body))
+        for body in re.findall(r"typedef enum [^{]*(\{[^}]*\})", "\n".join(codes))
+    ]
+    cases: list[tuple[set[str], list[int]]] = []  # labels, and lines of the default arm
+    for number, code in enumerate(codes, 1):
+        if re.search(r"\bcase\s*\(", code):
+            cases.append((set(), []))
+        elif re.search(r"\bendcase\b", code):
+            labels, arm = cases.pop()
+            if any(members and members <= labels for members in enums):
+                yield from arm
+        elif cases:
+            labels, arm = cases[-1]
+            if arm or re.match(r"\s*default\s*:", code):
+                arm.append(number)
+            elif found := re.match(r"\s*(\w+(?:\s*,\s*\w+)*)\s*:", code):
+                labels.update(re.findall(r"\w+", found[1]))
 
 
 def _bin_name(fields: dict[str, str]) -> str:
