@@ -15,6 +15,10 @@ from residue_sim.manifest import hw_root, source_files
 __all__ = ["CoverageReport", "FileCoverage", "read_report"]
 
 _GENERATED = "generated"
+# Parameter ? this : that, by the naming of parameters; also Parameter > number ? this : that.
+_PARAMETER_CHOICE = re.compile(
+    r"(?:[(\[{,?:]|(?<![=!<>])=)\s*[A-Z]\w*\s*(?:(?:[<>]=?|[!=]=)\s*[A-Z\d]\w*\s*)?\?"
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class CoverageReport:
     """Coverage of hw/rtl, without excluded lines; `excluded` counts those.
 
     Excluded are the lines of hw/bins/excluded.yaml and, where no bench reached them, the `default`
-    arms of cases that name every value of their enum. `bins` maps the name of each functional bin
+    arms of cases that name every value of their enum. The arms of ``Parameter ? this : that`` do
+    not count: the choice is made before anything runs. `bins` maps the name of each functional bin
     to the number of times it was hit.
     `stale` names exclusions whose line does not occur or is covered.
     """
@@ -69,6 +74,7 @@ def read_report(folder: Path) -> CoverageReport:
     """Sum up the coverage files of a folder, over all instances and benches.
 
     A line is reached if every block that begins on it or spans it was executed in some bench.
+    Lines that no bench elaborated (the other side of a generate) are unknown to it.
 
     Raises:
         FileNotFoundError: the folder holds no coverage files.
@@ -80,13 +86,22 @@ def read_report(folder: Path) -> CoverageReport:
         raise FileNotFoundError(
             f"no coverage in {folder}: run the benches with RESIDUE_COVERAGE={folder}"
         )
+    sources = {
+        path.name: path.read_text().splitlines()
+        for path in source_files()
+        # Functions of packages run when the design is elaborated, before anything is counted.
+        if _GENERATED not in path.parts and not path.stem.endswith("_pkg")
+    }
     for path in found:
         for fields, count in _points(path):
             file = Path(fields["f"]).name
             if fields.get("t", "") == "user" or "v_user" in fields.get("page", ""):
                 bins[_bin_name(fields)] += count
-            elif "S" in fields:
-                at = (file, int(fields["l"]), fields["n"], fields.get("o", ""), fields["S"])
+            elif "S" in fields and file in sources:
+                text = sources[file][int(fields["l"]) - 1]
+                if fields["o"].startswith("cond_") and _PARAMETER_CHOICE.search(text):
+                    continue
+                at = (file, int(fields["l"]), fields["n"], fields["o"], fields["S"])
                 counts[at] += count
     reached: defaultdict[str, dict[int, bool]] = defaultdict(dict)
     for (file, _, _, _, spans), count in counts.items():
@@ -95,24 +110,20 @@ def read_report(folder: Path) -> CoverageReport:
 
     rules = yaml.safe_load((hw_root() / "bins" / "excluded.yaml").read_text()) or {}
     files, excluded, stale = [], 0, []
-    for path in source_files():
-        # Functions of packages run when the design is elaborated, before anything is counted.
-        if _GENERATED in path.parts or path.stem.endswith("_pkg") or path.name not in reached:
-            continue
-        lines = reached[path.name]
-        texts = path.read_text().splitlines()
+    for name, texts in sources.items():
+        lines = reached[name]
         missed = {line for line, hit in lines.items() if not hit}
         arms = missed & set(_spare_arms(texts))
         missed -= arms
         excluded += len(arms)
         lines = {n: hit for n, hit in lines.items() if n not in arms}
-        for entry in rules.get(path.name, []):
+        for entry in rules.get(name, []):
             those = {n for n in missed if texts[n - 1].strip() == entry["line"]}
-            stale += [] if those else [f"{path.name}: {entry['line']}"]
+            stale += [] if those else [f"{name}: {entry['line']}"]
             missed -= those
             excluded += len(those)
             lines = {n: hit for n, hit in lines.items() if n not in those}
-        files.append(FileCoverage(path.name, len(lines), tuple(sorted(missed))))
+        files.append(FileCoverage(name, len(lines), tuple(sorted(missed))))
     return CoverageReport(tuple(files), dict(sorted(bins.items())), excluded, tuple(stale))
 
 

@@ -14,7 +14,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, ReadOnly
 
 from residue.card import _abi as abi
-from residue.card._abi import CommandFlag, Opcode, Status
+from residue.card._abi import CommandFlag, ModulusVector, Opcode, Status
 from residue_sim.card_model import RESERVED_ENTRIES, Command
 from residue_sim.dispatch import EMIT_RESULTS, Dispatch
 from residue_sim.harness import bench_parameter, run_bench
@@ -415,6 +415,24 @@ async def stopped_anywhere(dut: Any, reset: bool) -> None:
         else:
             await bench.abort()
         await works(bench)
+
+
+@cocotb.test(timeout_time=500, timeout_unit="us")
+async def self_test_finds_a_wrong_constant(dut: Any) -> None:
+    bench = Bench(dut)
+    await bench.reset()
+    program = bench.program()
+    modulus = moduli(bench.rng)[0]
+    domain, block = program.domain(modulus)
+    program.add(Opcode.SELFTEST, modulus, length=1)
+    bench.load(program)
+    radix = 8 * (abi.MODULUS_HEADER_WORDS + ModulusVector.RADIX * domain.k + domain.k // 2)
+    bench.image[block - BASE + radix] ^= 1
+    await bench.start(bench.dispatch(0), 0)
+    while bench.busy:
+        await bench.step()
+    assert bench.told["mismatch"]
+    await works(bench)
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
