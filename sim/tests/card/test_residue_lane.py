@@ -82,6 +82,7 @@ class Bench:
         self.written = 0  # rows of the first write
         self.quiet = 0
         self.waits = 0  # cycles in which a row was not taken
+        self.told = dict.fromkeys(FLAGS, 0)
 
     async def reset(self) -> None:
         self._driven: dict[str, int] = {}
@@ -115,7 +116,6 @@ class Bench:
         """The modulus into the stores, the share, and the start."""
         self.job = unpack_job(dispatch.job)
         self.counts = dict.fromkeys(COUNTS, 0)
-        self.told = dict.fromkeys(FLAGS, 0)  # cycles with each of them
         self.table_rows = 0
         self.addresses: list[int] = []  # of the residues written
         self.put(job_i=dispatch.job, n0inv_i=dispatch.n0inv(self.peek))
@@ -126,6 +126,7 @@ class Bench:
             await self.step()
         await self.pulse(share_valid_i=1, share_i=dispatch.share(lane))
         await self.pulse(start_i=1, share_i=self.rng.getrandbits(len(self.dut.share_i)))
+        self.told = dict.fromkeys(FLAGS, 0)  # cycles with each of them
         await self.step()
 
     async def pulse(self, **signals: int) -> None:
