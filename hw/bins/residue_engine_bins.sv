@@ -2,25 +2,23 @@
 `default_nettype none
 
 module residue_engine_bins (
-  input wire logic       clk,
-  input wire logic       start_i,
-  input wire logic       abort_i,
-  input wire logic       clear_i,
-  input wire logic       busy_i,
-  input wire logic       load_waits_i,
-  input wire logic [1:0] store_i,        // the load's
-  input wire logic       result_waits_i,
-  input wire logic       round_i,        // retires
-  input wire logic       group_i,        // retires
-  input wire logic       stall_i,
-  input wire logic       error_i
+  input wire logic clk,
+  input wire logic start_i,
+  input wire logic abort_i,
+  input wire logic clear_i,
+  input wire logic busy_i,
+  input wire logic load_waits_i,
+  input wire logic result_waits_i,
+  input wire logic round_i,        // retires
+  input wire logic group_i,        // retires
+  input wire logic stall_i,
+  input wire logic error_i
 );
 
   c_started        : cover property (@(posedge clk) start_i);
   c_aborted        : cover property (@(posedge clk) abort_i && busy_i);
   c_cleared        : cover property (@(posedge clk) clear_i);
-  c_accumulator_load_waits : cover property (@(posedge clk) load_waits_i && store_i == 2'd0);
-  c_table_load_waits       : cover property (@(posedge clk) load_waits_i && store_i == 2'd1);
+  c_load_waits     : cover property (@(posedge clk) load_waits_i);
   c_result_waits   : cover property (@(posedge clk) result_waits_i);
   c_inner_round    : cover property (@(posedge clk) round_i && !group_i);
   c_group          : cover property (@(posedge clk) group_i);
@@ -31,7 +29,7 @@ endmodule
 
 bind residue_engine residue_engine_bins i_bins (
   .clk, .start_i, .abort_i, .clear_i, .busy_i(busy_o),
-  .load_waits_i(s_load_valid && !s_load_ready), .store_i(s_load_store),
+  .load_waits_i(s_load_valid && !s_load_ready),
   .result_waits_i(m_result_valid && !m_result_ready), .round_i(retire_round_o),
   .group_i(retire_group_o), .stall_i(stall_o), .error_i(store_error_o)
 );
