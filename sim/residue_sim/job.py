@@ -1,4 +1,4 @@
-"""The structs `job_t` and `lane_job_t` of residue_engine_pkg, for benches.
+"""The structs `job_t`, `lane_job_t` and `lane_state_t` of residue_engine_pkg, for benches.
 
 Their fields are read from the package.
 """
@@ -11,7 +11,8 @@ import re
 from residue_sim.golden import Montgomery
 from residue_sim.manifest import hw_root
 
-__all__ = ["job_fields", "job_of", "pack_job", "pack_share", "unpack_job", "unpack_share"]
+__all__ = ["job_fields", "job_of", "pack_job", "pack_share", "unpack_job", "unpack_share",
+           "unpack_states"]  # fmt: skip
 
 
 @functools.cache
@@ -47,6 +48,12 @@ def unpack_job(packed: int) -> dict[str, int]:
 def unpack_share(packed: int) -> dict[str, int]:
     """The fields of a `lane_job_t`."""
     return _unpack("lane_job_t", packed)
+
+
+def unpack_states(packed: int, lanes: int = 1) -> list[dict[str, int]]:
+    """The fields of the `lane_state_t` of every lane."""
+    width = sum(job_fields("lane_state_t").values())
+    return [_unpack("lane_state_t", packed >> width * lane) for lane in range(lanes)]
 
 
 def _pack(struct: str, values: dict[str, int]) -> int:

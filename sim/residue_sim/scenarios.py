@@ -22,7 +22,7 @@ from residue_sim.golden import Montgomery, from_words, to_words
 from residue_sim.manifest import Configuration
 from residue_sim.stimuli import odd_modulus
 
-__all__ = ["Program", "all_operations", "bad_commands"]
+__all__ = ["Program", "all_operations", "bad_commands", "short_operations"]
 
 _ROW = 16  # rows of memory, the unit of addresses and strides
 _WIDEST = 64  # bytes of the widest bus
@@ -315,6 +315,26 @@ def all_operations(
     expect = [power(v, e) for v in values for e in range(1 << window)]
     program.add(Opcode.TABLE, modulus, expect=expect, window=window, **a)
     program.add(Opcode.SELFTEST, modulus, length=3)
+
+
+def short_operations(program: Program, modulus: int, rng: random.Random, *, count: int) -> None:
+    """A few operations of few products, results checked: whether a card is as good as new."""
+    d, _ = program.domain(modulus)
+    inverse = pow(d.r, -1, d.n_tilde)
+    values = [rng.randrange(2 * d.n_tilde) for _ in range(count)]
+    src, stride = program.residues(values, d)
+    strings, stride_e = program.strings([0] * count, 2)
+    operands: dict[str, Any] = {"src_a": src, "stride_a": stride, "count": count}
+    square = [v * v * inverse for v in values]
+    program.add(Opcode.SQR, modulus, expect=square, length=1, **operands)
+    program.add(Opcode.MUL, modulus, expect=square, src_b=src, stride_b=stride, **operands)
+    leave = [v * inverse % modulus for v in values]
+    program.add(Opcode.FROM_MONT, modulus, expect=leave, **operands)
+    table, stride_t = program.residues([values[0]] * 4, d)
+    first = [v * values[0] ** 2 * inverse**2 for v in values]
+    program.add(Opcode.POW_FIXED, modulus, expect=first, window=1, length=2, src_b=table,
+                stride_b=stride_t, exponents=strings, stride_e=stride_e,
+                flags=CommandFlag.INIT_FROM_A, **operands)  # fmt: skip
 
 
 def bad_commands(program: Program, modulus: int, rng: random.Random) -> None:

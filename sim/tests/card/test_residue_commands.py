@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cocotb
 import numpy as np
+import pytest
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge
 
@@ -21,7 +23,11 @@ from residue_sim.job import unpack_job, unpack_share
 from residue_sim.manifest import configurations
 from residue_sim.stimuli import odd_modulus
 
-CARD = configurations()["small"]
+# Wide: ring words of two digits, and room for tables of 8-bit digits.
+WIDE = replace(configurations()["small_k"], table_entries=600)
+CARDS = {"small": configurations()["small"], "wide": WIDE}
+CARD = CARDS[os.environ.get("CARD", "small")]
+WIDE_TABLES = CARD.table_entries >= 2 * 256 + 3  # two rows of the widest digits fit
 EMIT_RESULTS = 16
 RINGS = 3
 FIRST = 3  # entry of the table store at which tables start
@@ -30,7 +36,7 @@ QUEUE_SIZE = 8
 ACC, TAB, M, N, HERE = 0, 1, 3, 5, 6  # stores
 FIXED = (Opcode.POW_FIXED, Opcode.MULTI_POW)
 EXPONENTS = (Opcode.POW, *FIXED)
-GOOD_SIZES = (4, 6, 12, 14, 22)  # words; up to 12 is the half class
+GOOD_SIZES = (4, 6, 12, 14, 22)  # digits; up to 12 is the half class
 READ_ERRORS = ("read_window_error", "read_axi_error")
 ERROR_STATUS = {
     "read_window_error": Status.OUT_OF_WINDOW,
@@ -58,8 +64,13 @@ class Case:
     mismatch: bool = False
 
     def __post_init__(self) -> None:
-        bits = 51 * self.k - 53
-        self.domain = Montgomery.of(odd_modulus(random.Random(self.k), bits), 51, CARD.elements)
+        bits = CARD.word_bits * (self.k - CARD.digits_per_word) - 2
+        self.domain = Montgomery.of(
+            odd_modulus(random.Random(self.k), bits),
+            CARD.word_bits,
+            CARD.elements,
+            digits_per_word=CARD.digits_per_word,
+        )
         assert self.domain.k == self.k
         rows = self.k // 2
         defaults = {
@@ -124,10 +135,10 @@ class Case:
             "opcode": op,
             "length": -(-f["length"] // 4) if op == Opcode.POW else f["length"],
             "k": k,
-            "words": k,
+            "words": k // CARD.digits_per_word,
             "rows": k // 2,
-            "slots": max(k, CARD.elements) + 1,
-            "passes": -(-k // CARD.elements),
+            "slots": max(k // CARD.digits_per_word, CARD.elements) + 1,
+            "passes": -(-k // CARD.digits_per_word // CARD.elements),
             "cap": cap,
             "emit_cap": EMIT_RESULTS * (CARD.max_words // 2) // (size // 2),
             "per_element": self.per_element,
@@ -362,7 +373,7 @@ class Bench:
             assert len(self.shares) == RINGS
             for got, share in zip(self.shares, case.shares, strict=True):
                 assert {name: got[name] for name in share} == share, case
-            assert self.get("n0inv_o") == case.domain.n0inv
+            assert self.get("n0inv_o") == case.domain.n0inv % (1 << CARD.word_bits)
             parts |= {name: self.rng.randrange(1, 60) for name in parts}
             if case.opcode == Opcode.SELFTEST:
                 parts["loader"] = 0
@@ -467,6 +478,8 @@ def good_commands() -> Iterator[Case]:
     yield Case(Opcode.POW_FIXED, fields={"length": longest // 2, "window": 2})
     yield Case(Opcode.MULTI_POW, fields={"length": longest, "window": 1, "count": 1})
     yield Case(Opcode.MULTI_POW, k=4, fields={"flags": CommandFlag.INIT_FROM_A})
+    if WIDE_TABLES:
+        yield Case(Opcode.POW_FIXED, fields={"window": 8})
     own = {"flags": int(CommandFlag.MODULUS_PER_ELEMENT)}
     for stride in (0, 2 + 5 * 6, 100):
         yield Case(Opcode.POW, fields=own | {"stride_b": stride})
@@ -499,7 +512,7 @@ def bad_commands() -> Iterator[Case]:
         (Opcode.TABLE, 3),
         (Opcode.POW_FIXED, 0),
         (Opcode.MULTI_POW, 16),
-        (Opcode.MULTI_POW, 8),  # two rows of 256 entries do not fit this card
+        *([] if WIDE_TABLES else [(Opcode.MULTI_POW, 8)]),
     ):
         yield Case(op, Status.BAD_WINDOW, fields={"window": window, "length": 2})
     longest = CARD.max_exponent_bits
@@ -606,18 +619,22 @@ async def queue(dut: Any) -> None:
     assert bench.get("done_o")
 
 
-def test_residue_commands() -> None:
+@pytest.mark.parametrize("name", CARDS)
+def test_residue_commands(name: str) -> None:
+    card = CARDS[name]
     run_bench(
         "residue_commands",
         __file__,
+        environment={"CARD": name},
         parameters={
-            "WordBits": CARD.word_bits,
-            "Elements": CARD.elements,
+            "WordBits": card.word_bits,
+            "Karatsuba": int(card.karatsuba),
+            "Elements": card.elements,
             "Rings": RINGS,
-            "MaxWords": CARD.max_words,
-            "Contexts": CARD.contexts,
-            "TableEntries": CARD.table_entries,
-            "MaxExponentBits": CARD.max_exponent_bits,
+            "MaxWords": card.max_words,
+            "Contexts": card.contexts,
+            "TableEntries": card.table_entries,
+            "MaxExponentBits": card.max_exponent_bits,
             "EmitResults": EMIT_RESULTS,
             "RowBits": 10,
         },
