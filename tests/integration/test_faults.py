@@ -28,7 +28,7 @@ from residue.backends import Backend, DeviceFallbackWarning, ResidueArray, clear
 from residue.backends._auto import AutoBackend
 from residue.backends._card import CardBackend
 from residue.backends._cpu import CpuBackend
-from residue.backends._protocol import OperationStats
+from residue.backends._protocol import Modulus, OperationStats
 from residue.card._abi import COMMAND_DTYPE, Opcode, Register
 from residue.card._queue import Command, CommandQueue, Task
 from residue.errors import ResidueError
@@ -471,14 +471,21 @@ def test_a_flipped_bit_in_a_store(benches: Benches, card: str, store: str, plann
 
 
 @pytest.mark.parametrize(
-    "card", [CONFIGURATIONS[0], *(pytest.param(card, marks=FULL) for card in CONFIGURATIONS[1:])]
+    ("card", "faults"),
+    [
+        ("small", True),
+        *((card, False) for card in CONFIGURATIONS[1:]),
+        *(pytest.param(card, True, marks=FULL) for card in CONFIGURATIONS[1:]),
+    ],
 )
-def test_nothing_is_left_of_a_secret_job(benches: Benches, card: str) -> None:
-    """Neither in a store of the card nor in its memory; descriptors hold no data."""
-    open_card = benches(card, faults=True)
-    board, backend = open_card.board, open_card.backend
+def test_nothing_is_left_of_a_secret_job(benches: Benches, card: str, faults: bool) -> None:
+    """Neither in a store of the card (seen with `faults`), nor in its memory, nor in the driver's
+    transfer pages; descriptors hold no data."""
+    bench = benches(card, faults=faults)
+    board, backend = bench.board, bench.backend
     rng = random.Random(70)
     secret = rng.getrandbits(500)
+    squares = [int(gmpy2.next_prime(rng.getrandbits(160))) ** 2 for _ in range(2)]
     queue = backend._card.queue._buffer
 
     def left() -> bytes:
@@ -492,17 +499,28 @@ def test_nothing_is_left_of_a_secret_job(benches: Benches, card: str) -> None:
 
     with clearing_secrets(backend):
         exponents = to_limbs([mpz(secret)], 8)
-        a = up(backend, [3, 5, 7])
+        values = [*range(3, 3 + 2 * board.configuration.rings)]
+        a = up(backend, values)
         powers = backend.pow(a, exponents, 500)
-        fixed = backend.pow_fixed(backend.take(a, np.array([2])), exponents, 500)
-        sums = backend.prod(backend.concat([powers, fixed]), np.arange(4), np.array([0, 1, 4]))
-        wanted = [pow(3, secret, N), pow(5 * 7 * 7, secret, N)]
+        fixed = backend.pow_fixed(backend.take(a, np.array([1])), exponents, 500)
+        sums = backend.prod(
+            backend.concat([powers, fixed]), np.arange(len(a) + 1), np.array([0, 1, len(a) + 1])
+        )
+        wanted = [pow(3, secret, N), pow(math.prod(values[1:]) * 4, secret, N)]
         assert down(backend, sums) == wanted
+        halves = backend.pow_moduli(
+            [Modulus(square) for square in squares], to_limbs([mpz(3)] * 2, 5), exponents, 500
+        )
+        assert from_limbs(halves) == [pow(3, secret, square) for square in squares]
         assert all(stores().values())
-        assert secret.to_bytes(64, "little") in left()
+        digit = squares[0] & (1 << board.configuration.word_bits) - 1
+        for piece in (secret.to_bytes(64, "little"), digit.to_bytes(8, "little")):
+            assert piece in left()
         del a, powers, fixed, sums
+    assert bool(stores()) == faults
     assert not any(stores().values())
     assert not any(left())
+    assert not any(page.image.any() for page in backend._card._pages)
     assert down(backend, up(backend, [3])) == [3]
 
 

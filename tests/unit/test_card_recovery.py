@@ -226,6 +226,16 @@ def test_a_card_is_not_believed_that_there_is_no_inverse(
     assert backend.describe()["healthy"] is False
 
 
+def test_an_operand_that_lost_its_inverse_is_found_by_the_check() -> None:
+    rig = Rig(check_rate=1.0)
+    a = rig.up([3, 5])
+    rig.backend.synchronize()
+    inverses = rig.backend.inverse(a)
+    rig.board.dram.write(a.address, bytes(2 * a.stride))
+    with pytest.raises(CorruptResult, match="in inverse"):
+        rig.backend.download(inverses)
+
+
 # --- the way back to a card ---------------------------------------------------------------------
 
 
