@@ -439,7 +439,7 @@ def _chain(command: Command) -> int:
 
 
 def _cycles(command: Command, machine: Machine) -> int:
-    """Cycles of a command as though ring, latency and memory took turns: more than it needs."""
+    """Cycles of a command, about, as though ring, latency and memory took turns."""
     layout, chain = machine.layout, _chain(command)
     share = -(-command.count // machine.rings) or machine.contexts  # SELFTEST fills the contexts
     moved = 3 * command.count

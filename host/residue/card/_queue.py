@@ -61,7 +61,7 @@ class Task:
 class Command:
     """A command of docs/card-abi.md; strides in bytes. No command reads what it writes.
 
-    `cycles` are what it should take at most, by its sizes.
+    `cycles` are what it should take by its sizes, about.
     """
 
     task: Task
@@ -304,7 +304,7 @@ class CommandQueue:
                     if spent > limit:
                         raise DeviceTimeout(
                             f"{self._told(command)} is not complete after {spent:,} cycles of "
-                            f"work: it should take {command.cycles:,} at most"
+                            f"work: it should take about {command.cycles:,}"
                         )
                 elif now - alive > self._timeout:
                     raise DeviceTimeout(
