@@ -112,6 +112,12 @@ class Fifo {
   unsigned head_ = 0, size_ = 0;
 };
 
+// What a watcher of the buses sees of a burst that the card asks for; `card_watched` hands it out as
+// four words.
+struct Seen {
+  uint64_t cycle, address, length, channel;  // channel: 2 * master, and 1 more for writes
+};
+
 struct Burst {
   uint64_t address, ready_at;
   unsigned beats;
@@ -271,6 +277,10 @@ class Card {
     return failed() ? kFailed : kReached;
   }
 
+  // Notes every burst from now on.
+  void watch() { watching_ = true; }
+  const std::vector<Seen>& seen() const { return seen_; }
+
   void add_fault(const Fault& fault) { faults_.push_back(fault); }
   void clear_faults() {
     faults_.clear();
@@ -379,7 +389,9 @@ class Card {
     return nullptr;
   }
 
-  void check_burst(uint64_t address, unsigned length, unsigned size, unsigned type) {
+  void check_burst(uint64_t address, unsigned length, unsigned size, unsigned type,
+                   unsigned channel) {
+    if (watching_) seen_.push_back({cycles_, address, length, channel});
     if ((1u << size) != kBeatBytes || type != 1) fail("burst is not full-width INCR", address);
     if (address % kBeatBytes) fail("burst is not aligned", address);
     if (address % kBoundary + (length + 1) * kBeatBytes > kBoundary)
@@ -509,7 +521,7 @@ class Card {
       const uint64_t address = get<64>(top.m_axi_araddr, index);
       const unsigned length = get<8>(top.m_axi_arlen, index);
       check_burst(address, length, get<3>(top.m_axi_arsize, index),
-                  get<2>(top.m_axi_arburst, index));
+                  get<2>(top.m_axi_arburst, index), 2 * index);
       port.reads.push({address, ready_at(), length + 1u, kOkay,
                        static_cast<uint32_t>(get<1>(top.m_axi_arid, index))});
     }
@@ -517,7 +529,7 @@ class Card {
       const uint64_t address = get<64>(top.m_axi_awaddr, index);
       const unsigned length = get<8>(top.m_axi_awlen, index);
       check_burst(address, length, get<3>(top.m_axi_awsize, index),
-                  get<2>(top.m_axi_awburst, index));
+                  get<2>(top.m_axi_awburst, index), 2 * index + 1);
       port.writes.push({address, 0, length + 1u, kOkay,
                         static_cast<uint32_t>(get<1>(top.m_axi_awid, index))});
     }
@@ -551,6 +563,8 @@ class Card {
   uint64_t cycles_ = 0;
   std::atomic<bool> stop_{false};
   std::string error_;
+  bool watching_ = false;
+  std::vector<Seen> seen_;
   std::vector<Fault> faults_;
   std::vector<Store> stores_;
   Strike strike_;
@@ -587,6 +601,12 @@ int card_run(Card* card, uint64_t max_cycles, uint32_t offset, uint32_t mask, ui
 }
 int card_step(Card* card, uint64_t cycles) { return card->step(cycles); }
 void card_stop(Card* card) { card->stop(); }
+void card_watch(Card* card) { card->watch(); }
+const uint64_t* card_watched(Card* card, uint64_t* bursts) {
+  static_assert(sizeof(Seen) == 4 * sizeof(uint64_t));
+  *bursts = card->seen().size();
+  return reinterpret_cast<const uint64_t*>(card->seen().data());
+}
 void card_add_fault(Card* card, int kind, uint64_t low, uint64_t high, unsigned bit, int64_t count,
                     uint64_t skip) {
   card->add_fault({static_cast<FaultKind>(kind), low, high, bit, count, skip});

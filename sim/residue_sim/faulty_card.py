@@ -7,7 +7,7 @@ import contextlib
 import numpy as np
 
 from residue.card import _abi as abi
-from residue.card._abi import Opcode, Status
+from residue.card._abi import Opcode, Register, Status
 from residue_sim.card_model import CardModel, Command, Memory
 from residue_sim.manifest import Configuration
 
@@ -26,6 +26,8 @@ class FaultyCard(CardModel):
         refuse: opcode -> status that the next such command completes with, once.
         broken: opcode -> status that every such command completes with.
         flip: opcodes whose first result gets a wrong bit.
+        blank: opcodes whose first result becomes zero.
+        endless: opcode -> how often such a command never ends, while the counters run on.
         executed: commands executed so far.
     """
 
@@ -34,8 +36,24 @@ class FaultyCard(CardModel):
         self.refuse: dict[Opcode, Status] = {}
         self.broken: dict[Opcode, Status] = {}
         self.flip: set[Opcode] = set()
+        self.blank: set[Opcode] = set()
+        self.endless: dict[Opcode, int] = {}
+        self._lost = False  # in a command that never ends
         self.executed: list[Opcode] = []
         super().__init__(configuration, memory)
+
+    def read32(self, offset: int) -> int:
+        """Value of a register; a card that is lost in a command counts on and on."""
+        if self._lost and offset == Register.CYCLES_LO:
+            self.counters["CYCLES"] += 100_000_000
+            self.counters["READ_BYTES"] += 16
+        return super().read32(offset)
+
+    def write32(self, offset: int, value: int) -> None:
+        """Write a register; a soft reset ends everything."""
+        if offset == Register.SOFT_RESET:
+            self._lost = False
+        super().write32(offset, value)
 
     def run(self) -> None:
         """Work off the queue, up to a stall."""
@@ -49,6 +67,10 @@ class FaultyCard(CardModel):
             self.stalls[number] -= 1
             raise _StallError
         opcode = Opcode(command.opcode)
+        if self.endless.get(opcode):
+            self.endless[opcode] -= 1
+            self._lost = True
+            raise _StallError
         self.executed.append(opcode)
         if opcode in self.refuse or opcode in self.broken:
             record = np.zeros(1, abi.COMPLETION_DTYPE)
@@ -59,4 +81,7 @@ class FaultyCard(CardModel):
         if opcode in self.flip:
             word = self.memory.read(command.dst, 8)
             self.memory.write(command.dst, bytes([word[0] ^ 1]) + word[1:])
+        if opcode in self.blank:
+            words = int.from_bytes(self.memory.read(command.modulus, 8), "little")
+            self.memory.write(command.dst, bytes(8 * words))
         return done

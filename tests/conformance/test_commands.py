@@ -31,7 +31,7 @@ class Bench:
 
     def __init__(self, port: Port) -> None:
         self.card = Card(
-            port, timeout=10, queue_size=4, staging_bytes=4096, arena_bytes=4096,
+            port, timeout=10, slack=16, queue_size=4, staging_bytes=4096, arena_bytes=4096,
             memory_limit=None,
         )  # fmt: skip
         self.modulus = self.card.modulus(N)

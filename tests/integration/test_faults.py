@@ -28,16 +28,17 @@ from residue.backends import Backend, DeviceFallbackWarning, ResidueArray, clear
 from residue.backends._auto import AutoBackend
 from residue.backends._card import CardBackend
 from residue.backends._cpu import CpuBackend
-from residue.backends._protocol import OperationStats
-from residue.card._abi import Opcode, Register
-from residue.card._queue import Task
+from residue.backends._protocol import Modulus, OperationStats
+from residue.card._abi import COMMAND_DTYPE, Opcode, Register
+from residue.card._queue import Command, CommandQueue, Task
 from residue.errors import ResidueError
 from residue_sim.board import Board, Fault, FaultKind, InProcess, board_files, launch
 
 N = int(gmpy2.next_prime(1 << 159)) * int(gmpy2.next_prime(3 << 158))
 COUNT = 6
-BEAT = 16
+CONFIGURATIONS = ("small", "small4", "small_k")
 FULL = pytest.mark.full
+_HALF = COMMAND_DTYPE.itemsize  # of a descriptor
 
 # An operation on an array, and what it gives for the array's values.
 Operation = tuple[Callable[[Backend, ResidueArray], ResidueArray], Callable[[list[int]], list[int]]]
@@ -47,6 +48,7 @@ Operation = tuple[Callable[[Backend, ResidueArray], ResidueArray], Callable[[lis
 class Tally:
     """What came of the injections of one fault."""
 
+    card: str
     fault: str
     seed: int
     injections: int = 0
@@ -161,19 +163,24 @@ class Cost:
     cycles: int
     read_beats: int
     write_beats: int
+    queue_beats: int  # of commands, and as many of completion records
 
 
 class Bench:
     """A board, drivers for it, and what goes wrong.
 
     Args:
+        card: its configuration.
         faults: with access to the stores on the card.
         patience: of the board; 0 has drivers wait for interrupts.
         options: of the card backend.
     """
 
-    def __init__(self, *, faults: bool = False, patience: float = 0.02, **options: Any) -> None:
-        self.board = Board("small", faults=faults, patience=patience)
+    def __init__(
+        self, card: str, *, faults: bool = False, patience: float = 0.02, **options: Any
+    ) -> None:
+        self.board = Board(card, faults=faults, patience=patience)
+        self.beat = self.board.configuration.axi_data_bits // 8
         self.options = options
         self.line = Line(self.board)
         self.backend = self.open()
@@ -193,20 +200,25 @@ class Bench:
 
     def _cost(self, name: str) -> Cost:
         self.backend.reset_stats()
-        before = self.board.cycles
+        before, commands = self.board.cycles, self.backend._card.queue.submitted
         compute, _ = OPERATIONS[name](random.Random(1))
         down(self.backend, compute(self.backend, up(self.backend, [*range(2, COUNT + 2)])))
         stats = self.backend.stats().values()
         return Cost(
             self.board.cycles - before,
-            sum(s.read_bytes for s in stats) // BEAT,
-            sum(s.write_bytes for s in stats) // BEAT,
+            sum(s.read_bytes for s in stats) // self.beat,
+            sum(s.write_bytes for s in stats) // self.beat,
+            (self.backend._card.queue.submitted - commands) * _HALF // self.beat,
         )
+
+    def queue(self) -> tuple[int, int]:
+        """Addresses of the descriptors; all else that the card reads and writes lies behind."""
+        queue = self.backend._card.queue._buffer
+        return queue.physical_address, queue.physical_address + queue.nbytes
 
     def data(self) -> tuple[int, int]:
         """Addresses of all that the card reads and writes but descriptors."""
-        queue = self.backend._card.queue._buffer
-        return queue.physical_address + queue.nbytes, 1 << 40
+        return self.queue()[1], 1 << 40
 
     def run(
         self,
@@ -232,7 +244,7 @@ class Bench:
         """
         count = struck or (lambda: self.board.struck)
         rng = random.Random(seed)
-        tally = Tally(fault, seed)
+        tally = Tally(self.board.configuration.name, fault, seed)
         for attempt in range(20 * planned):
             if tally.injections == planned:
                 break
@@ -275,29 +287,40 @@ class Bench:
         return tally
 
 
-@pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
-    made = Bench()
-    yield made
-    made.close()
+Benches = Callable[..., Bench]
 
 
 @pytest.fixture(scope="module")
-def checked() -> Iterator[Bench]:
-    made = Bench(check_rate=1.0)
-    yield made
-    made.close()
+def benches() -> Iterator[Benches]:
+    """Makes a bench, or finds the one made before."""
+    made: dict[tuple[str, float, bool], Bench] = {}
+
+    def get(card: str, *, check_rate: float = 0.0, faults: bool = False) -> Bench:
+        key = card, check_rate, faults
+        if key not in made:
+            made[key] = Bench(card, check_rate=check_rate, faults=faults)
+        return made[key]
+
+    yield get
+    for bench in made.values():
+        bench.close()
 
 
-@pytest.fixture(scope="module")
-def open_card() -> Iterator[Bench]:
-    made = Bench(faults=True)
-    yield made
-    made.close()
+def times(quick: int, full: int, *, others: bool = True) -> pytest.MarkDecorator:
+    """How often on which card: `quick` times on the small one, less often on others, or `full`.
 
-
-def times(quick: int, full: int) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("planned", [quick, pytest.param(full, marks=FULL)])
+    Args:
+        others: the others belong to the quick ones.
+    """
+    few = max(2, quick // 5)
+    return pytest.mark.parametrize(
+        ("card", "planned"),
+        [
+            (CONFIGURATIONS[0], quick),
+            *(pytest.param(card, few, marks=() if others else FULL) for card in CONFIGURATIONS[1:]),
+            *(pytest.param(card, full, marks=FULL) for card in CONFIGURATIONS),
+        ],
+    )
 
 
 # --- buses and memory -----------------------------------------------------------------------------
@@ -313,8 +336,9 @@ def times(quick: int, full: int) -> pytest.MarkDecorator:
         FaultKind.WRITE_DECODE_ERROR,
     ],
 )
-def test_bus_errors(bench: Bench, kind: FaultKind, planned: int) -> None:
+def test_bus_errors(benches: Benches, card: str, kind: FaultKind, planned: int) -> None:
     """Of data, descriptors and completion records, once or three times in a row."""
+    bench = benches(card)
 
     def arm(rng: random.Random, cost: Cost) -> None:
         beats = cost.write_beats if "WRITE" in kind.name else cost.read_beats
@@ -329,8 +353,8 @@ def test_bus_errors(bench: Bench, kind: FaultKind, planned: int) -> None:
 
 @times(4, 30)
 @pytest.mark.parametrize("heals", [True, False])
-def test_a_stalled_memory(heals: bool, planned: int) -> None:
-    bench = Bench(timeout=0.25)
+def test_a_stalled_memory(card: str, heals: bool, planned: int) -> None:
+    bench = Bench(card, timeout=0.25)
 
     def arm(rng: random.Random, cost: Cost) -> None:
         bursts = (cost.read_beats + cost.write_beats) // 8
@@ -348,12 +372,13 @@ def test_a_stalled_memory(heals: bool, planned: int) -> None:
 
 @times(30, 300)
 @pytest.mark.parametrize("kind", [FaultKind.FLIP, FaultKind.READ_FLIP])
-def test_corrupted_memory(checked: Bench, kind: FaultKind, planned: int) -> None:
+def test_corrupted_memory(benches: Benches, card: str, kind: FaultKind, planned: int) -> None:
     """A bit of what the card reads or writes; every result is checked."""
+    checked = benches(card, check_rate=1.0)
 
     def arm(rng: random.Random, cost: Cost) -> None:
         beats = cost.write_beats if kind is FaultKind.FLIP else cost.read_beats
-        skip, bit = rng.randrange(beats), rng.randrange(8 * BEAT)
+        skip, bit = rng.randrange(beats), rng.randrange(8 * checked.beat)
         checked.board.add_fault(Fault(kind, *checked.data(), bit=bit, count=1, skip=skip))
 
     tally = checked.run(kind.name, planned, 30 + kind, arm)
@@ -361,8 +386,8 @@ def test_corrupted_memory(checked: Bench, kind: FaultKind, planned: int) -> None
 
 
 @times(20, 200)
-def test_lost_interrupts(planned: int) -> None:
-    bench = Bench(patience=0)
+def test_lost_interrupts(card: str, planned: int) -> None:
+    bench = Bench(card, patience=0)
     bench.line.deaf = True
     tally = bench.run(
         "lost interrupt", planned, 40, lambda *_: None, struck=lambda: bench.line.lost
@@ -373,11 +398,39 @@ def test_lost_interrupts(planned: int) -> None:
 
 
 @times(20, 200)
-def test_a_reset_in_the_middle_of_a_batch(bench: Bench, planned: int) -> None:
+def test_a_reset_in_the_middle_of_a_batch(benches: Benches, card: str, planned: int) -> None:
+    bench = benches(card)
     tally = bench.run(
         "reset", planned, 50, lambda rng, cost: bench.board.strike_reset(rng.randrange(cost.cycles))
     )
     assert tally.correct > 0
+
+
+@times(30, 200)
+def test_corrupted_completion_records(benches: Benches, card: str, planned: int) -> None:
+    """A bit of what the card says about a command, not of what it made."""
+    bench = benches(card)
+
+    def arm(rng: random.Random, cost: Cost) -> None:
+        skip, bit = rng.randrange(cost.queue_beats), rng.randrange(8 * bench.beat)
+        bench.board.add_fault(Fault(FaultKind.FLIP, *bench.queue(), bit=bit, count=1, skip=skip))
+
+    tally = bench.run("FLIP of a record", planned, 51, arm)
+    assert tally.noticed > 0
+
+
+@times(30, 300)
+def test_corrupted_descriptors(benches: Benches, card: str, planned: int) -> None:
+    """A bit of a command as the card reads it, so that it does something else somewhere else."""
+    bench = benches(card, check_rate=1.0)
+
+    def arm(rng: random.Random, cost: Cost) -> None:
+        skip, bit = rng.randrange(cost.queue_beats), rng.randrange(8 * bench.beat)
+        fault = Fault(FaultKind.READ_FLIP, *bench.queue(), bit=bit, count=1, skip=skip)
+        bench.board.add_fault(fault)
+
+    tally = bench.run("READ_FLIP of a descriptor", planned, 52, arm)
+    assert tally.noticed > 0
 
 
 # --- stores on the card ---------------------------------------------------------------------------
@@ -392,10 +445,11 @@ STORES = {
 }
 
 
-@times(20, 200)
+@times(20, 200, others=False)
 @pytest.mark.parametrize("store", STORES)
-def test_a_flipped_bit_in_a_store(open_card: Bench, store: str, planned: int) -> None:
+def test_a_flipped_bit_in_a_store(benches: Benches, card: str, store: str, planned: int) -> None:
     """Found by parity alone: no result is checked. A row that nothing reads again does no harm."""
+    open_card = benches(card, faults=True)
     names = [s.name for s in open_card.board.stores()]
     bits = [s.bits for s in open_card.board.stores()]
     numbers = [i for i, name in enumerate(names) if name.endswith(store)]
@@ -416,11 +470,22 @@ def test_a_flipped_bit_in_a_store(open_card: Bench, store: str, planned: int) ->
     assert tally.noticed > 0
 
 
-def test_nothing_is_left_of_a_secret_job(open_card: Bench) -> None:
-    """Neither in a store of the card nor in its memory; descriptors hold no data."""
-    board, backend = open_card.board, open_card.backend
+@pytest.mark.parametrize(
+    ("card", "faults"),
+    [
+        ("small", True),
+        *((card, False) for card in CONFIGURATIONS[1:]),
+        *(pytest.param(card, True, marks=FULL) for card in CONFIGURATIONS[1:]),
+    ],
+)
+def test_nothing_is_left_of_a_secret_job(benches: Benches, card: str, faults: bool) -> None:
+    """Neither in a store of the card (seen with `faults`), nor in its memory, nor in the driver's
+    transfer pages; descriptors hold no data."""
+    bench = benches(card, faults=faults)
+    board, backend = bench.board, bench.backend
     rng = random.Random(70)
     secret = rng.getrandbits(500)
+    squares = [int(gmpy2.next_prime(rng.getrandbits(160))) ** 2 for _ in range(2)]
     queue = backend._card.queue._buffer
 
     def left() -> bytes:
@@ -434,29 +499,63 @@ def test_nothing_is_left_of_a_secret_job(open_card: Bench) -> None:
 
     with clearing_secrets(backend):
         exponents = to_limbs([mpz(secret)], 8)
-        a = up(backend, [3, 5, 7])
+        values = [*range(3, 3 + 2 * board.configuration.rings)]
+        a = up(backend, values)
         powers = backend.pow(a, exponents, 500)
-        fixed = backend.pow_fixed(backend.take(a, np.array([2])), exponents, 500)
-        sums = backend.prod(backend.concat([powers, fixed]), np.arange(4), np.array([0, 1, 4]))
-        wanted = [pow(3, secret, N), pow(5 * 7 * 7, secret, N)]
+        fixed = backend.pow_fixed(backend.take(a, np.array([1])), exponents, 500)
+        sums = backend.prod(
+            backend.concat([powers, fixed]), np.arange(len(a) + 1), np.array([0, 1, len(a) + 1])
+        )
+        wanted = [pow(3, secret, N), pow(math.prod(values[1:]) * 4, secret, N)]
         assert down(backend, sums) == wanted
+        halves = backend.pow_moduli(
+            [Modulus(square) for square in squares], to_limbs([mpz(3)] * 2, 5), exponents, 500
+        )
+        assert from_limbs(halves) == [pow(3, secret, square) for square in squares]
         assert all(stores().values())
-        assert secret.to_bytes(64, "little") in left()
+        digit = squares[0] & (1 << board.configuration.word_bits) - 1
+        for piece in (secret.to_bytes(64, "little"), digit.to_bytes(8, "little")):
+            assert piece in left()
         del a, powers, fixed, sums
+    assert bool(stores()) == faults
     assert not any(stores().values())
     assert not any(left())
+    assert not any(page.image.any() for page in backend._card._pages)
     assert down(backend, up(backend, [3])) == [3]
+
+
+@pytest.mark.parametrize("card", CONFIGURATIONS)
+def test_no_command_takes_longer_than_the_driver_allows(
+    monkeypatch: pytest.MonkeyPatch, card: str
+) -> None:
+    """What it expects is right to a factor of two and the overhead of a command; `slack` is 16."""
+    seen: list[tuple[Command, int]] = []
+    complete = CommandQueue._complete
+
+    def note(queue: CommandQueue, command: Command, record: np.void) -> None:
+        seen.append((command, int(record["cycles"])))
+        complete(queue, command, record)
+
+    monkeypatch.setattr(CommandQueue, "_complete", note)
+    Bench(card).close()
+    assert {command.opcode for command, _ in seen} >= {
+        Opcode.TO_MONT, Opcode.FROM_MONT, Opcode.MUL, Opcode.POW, Opcode.POW_FIXED,
+        Opcode.MULTI_POW, Opcode.PROD, Opcode.TABLE,
+    }  # fmt: skip
+    for command, cycles in seen:
+        assert cycles < 2 * command.cycles + 500 or command.opcode is Opcode.CLEAR, command
+    assert any(command.cycles < 2 * cycles for command, cycles in seen)
 
 
 # --- queue and host -------------------------------------------------------------------------------
 
 
 @times(20, 200)
-def test_a_full_queue(planned: int) -> None:
+def test_a_full_queue(card: str, planned: int) -> None:
     """A queue of two descriptors, chains of operations that nobody waits for, and bus errors."""
-    bench = Bench(queue_size=2)
+    bench = Bench(card, queue_size=2)
     rng = random.Random(80)
-    tally = Tally("full queue", 80)
+    tally = Tally(card, "full queue", 80)
     for _ in range(planned):
         values = [rng.randrange(2, N) for _ in range(COUNT)]
         a = up(bench.backend, values)
@@ -484,7 +583,7 @@ def test_a_full_queue(planned: int) -> None:
 @FULL
 def test_head_and_tail_wrap_around() -> None:
     """They have 16 bits."""
-    bench = Bench(queue_size=64)
+    bench = Bench("small", queue_size=64)
     task = Task("wrap", OperationStats())
     values = [3, 5]
     a = up(bench.backend, values)
@@ -519,13 +618,13 @@ while True:
 """
 
 
-@times(2, 10)
-def test_a_host_process_is_killed(monkeypatch: pytest.MonkeyPatch, planned: int) -> None:
+@times(2, 10, others=False)
+def test_a_host_process_is_killed(monkeypatch: pytest.MonkeyPatch, card: str, planned: int) -> None:
     """While the card works for it; the next process takes the card over."""
-    monkeypatch.setenv("RESIDUE_OVERLAY", str(board_files("small")))
+    monkeypatch.setenv("RESIDUE_OVERLAY", str(board_files(card)))
     rng = random.Random(90)
-    tally = Tally("host killed", 90)
-    with launch(1, config="small") as (address,):
+    tally = Tally(card, "host killed", 90)
+    with launch(1, config=card) as (address,):
         for turn in range(planned + 1):
             client = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-c", _CLIENT, f"card:{address}", str(N),

@@ -25,7 +25,13 @@ from residue.backends._card import CardArray, CardBackend
 from residue.backends._cpu import CpuBackend
 from residue.backends._protocol import Backend
 from residue.card._abi import Opcode, Register, Status
-from residue.errors import CommandFailed, DeviceError
+from residue.errors import (
+    BackendError,
+    CommandFailed,
+    CorruptResult,
+    DeviceError,
+    DeviceTimeout,
+)
 from residue.paillier import keygen
 from residue_sim.card_model import ModelBoard
 from residue_sim.faulty_card import FaultyCard
@@ -121,6 +127,40 @@ def test_a_card_that_fails_its_self_test_is_retired(status: Status) -> None:
         rig.backend.mul(a, a)
 
 
+def test_a_command_that_never_ends_is_repeated_after_a_reset() -> None:
+    """Its card counts cycles and bytes for ever: signs of life, and no end."""
+    rig = Rig()
+    rig.card.endless = {Opcode.MUL: 1}
+    a = rig.up([3, 5])
+    assert down(rig.backend, rig.backend.mul(a, a)) == [9, 25]
+    assert rig.backend.describe()["resets"] == 1
+
+
+def test_a_card_that_never_ends_a_command_is_given_up() -> None:
+    rig = Rig()
+    rig.card.endless = {Opcode.POW: 2}
+    a = rig.up([3, 5])
+    powers = rig.backend.pow(a, np.array([[9]], np.uint64), 4)
+    with pytest.raises(
+        DeviceTimeout, match=r"POW of operation pow .* not complete after [\d,]+ cy"
+    ):
+        powers.wait()
+    assert rig.backend.describe()["healthy"] is False
+
+    rig = Rig()
+    auto = AutoBackend(CpuBackend(workers=1), lambda: rig.backend, rest=None)
+    rig.card.endless = {Opcode.POW: 2}
+    with pytest.warns(DeviceFallbackWarning, match="cycles of work"):
+        assert down(auto, auto.pow(up(auto, [3, 5]), np.array([[9]], np.uint64), 4)) == [
+            3**9, 5**9,
+        ]  # fmt: skip
+
+
+def test_slack_is_a_factor_of_at_least_one() -> None:
+    with pytest.raises(BackendError, match=r"at least 1, not 0\.5"):
+        Rig(slack=0.5)
+
+
 def test_records_tell_what_every_command_did() -> None:
     rig = Rig()
     a = rig.up([3, 5])
@@ -151,6 +191,49 @@ def test_use_of_several_rings() -> None:
     stats = backend.stats()["pow"]
     assert stats.ring_slots == 4 * stats.device_cycles
     assert 0.9 < stats.busy_slots / stats.ring_slots <= 1
+
+
+# --- inverses -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("operation", "spoils", "rate"),
+    [
+        ("inverse", Opcode.TO_MONT, 1.0),
+        ("inverse", Opcode.MUL, 0.0),
+        ("multi_pow", Opcode.TO_MONT, 1.0),
+    ],
+)
+def test_a_card_is_not_believed_that_there_is_no_inverse(
+    operation: str, spoils: Opcode, rate: float
+) -> None:
+    rig = Rig(check_rate=rate)
+    backend = rig.backend
+
+    def use(values: list[int]) -> None:
+        a = rig.up(values)
+        if operation == "inverse":
+            backend.inverse(a)
+        else:
+            backend.multi_pow(a, np.full((len(a), 1), -3), 2)
+
+    with pytest.raises(BackendError, match="no inverse") as refused:
+        use([*range(1, 40), 0])
+    assert not isinstance(refused.value, DeviceError)
+    rig.card.blank = {spoils}
+    with pytest.raises(CorruptResult):
+        use([*range(1, 41)])
+    assert backend.describe()["healthy"] is False
+
+
+def test_an_operand_that_lost_its_inverse_is_found_by_the_check() -> None:
+    rig = Rig(check_rate=1.0)
+    a = rig.up([3, 5])
+    rig.backend.synchronize()
+    inverses = rig.backend.inverse(a)
+    rig.board.dram.write(a.address, bytes(2 * a.stride))
+    with pytest.raises(CorruptResult, match="in inverse"):
+        rig.backend.download(inverses)
 
 
 # --- the way back to a card ---------------------------------------------------------------------

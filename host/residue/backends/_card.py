@@ -58,6 +58,8 @@ class CardBackend(CardCommands):
         check_rate: fraction of results that the host recomputes before any result is released.
         timeout: seconds without any sign of life after which the card is reset, and given up when
             that does not help.
+        slack: how many times the cycles that it should take by its sizes a command may take before
+            the card is reset, though it shows signs of life; at least 1.
         queue_size: descriptors in the command queue, a power of two, 2 .. 1024.
         staging_bytes: most bytes that one transfer carries; a multiple of 4096.
         arena_bytes: size of the pieces in which memory for arrays is taken from the board.
@@ -73,6 +75,7 @@ class CardBackend(CardCommands):
         *,
         check_rate: float = 1e-3,
         timeout: float = 10.0,
+        slack: float = 16.0,
         queue_size: int = 64,
         staging_bytes: int = 2 << 20,
         arena_bytes: int = 16 << 20,
@@ -80,9 +83,12 @@ class CardBackend(CardCommands):
     ) -> None:
         if not 0 <= check_rate <= 1:
             raise BackendError(f"check_rate is a fraction between 0 and 1, not {check_rate}")
+        if slack < 1:
+            raise BackendError(f"slack is a factor of at least 1, not {slack}")
         card = Card(
             port,
             timeout=timeout,
+            slack=slack,
             queue_size=queue_size,
             staging_bytes=staging_bytes,
             arena_bytes=arena_bytes,
@@ -367,9 +373,13 @@ class CardBackend(CardCommands):
         x = self._own(a)
         modulus = mpz(x.modulus.value)
         with self._operation("inverse", x.modulus, len(x), x) as task:
-            result = self._split(
-                len(x), x.modulus, lambda lo, hi: self._inverse(task, self._rows(task, x, lo, hi))
-            )
+            try:
+                result = self._split(
+                    len(x), x.modulus,
+                    lambda lo, hi: self._inverse(task, self._rows(task, x, lo, hi)),
+                )  # fmt: skip
+            except ZeroDivisionError:
+                self._refuse_inverses(task, x, "a residue has no inverse modulo its modulus")
             if (picked := self._sample(len(x))) is not None:
                 self._check(
                     "inverse", result, picked, [(x, picked)],

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NoReturn
 
 import gmpy2
 import numpy as np
@@ -29,7 +30,7 @@ from residue.card._digits import (
 from residue.card._memory import Block, DeviceMemoryError
 from residue.card._plan import Machine
 from residue.card._queue import Task
-from residue.errors import BackendError
+from residue.errors import BackendError, CorruptResult
 
 __all__ = ["CardCommands"]
 
@@ -356,7 +357,10 @@ class CardCommands(CardArrays):
             result, excess = self._powers(task, x, e, bits, shifted, buckets)
             inverse = self._excess_inverse(task, excess, bits)
             if inverse is None:
-                raise BackendError("a base with a negative exponent has no inverse")
+                self._refuse_inverses(
+                    task, self._take(task, x, np.flatnonzero(shifted)),
+                    "a base with a negative exponent has no inverse",
+                )  # fmt: skip
         return self._mul(task, result, inverse)
 
     def _excess_inverse(self, task: Task, excess: CardArray, bits: int) -> CardArray | None:
@@ -505,15 +509,22 @@ class CardCommands(CardArrays):
 
     # ----------------------------------------------------------------------------------- inverses
 
+    def _refuse_inverses(self, task: Task, x: CardArray, reason: str) -> NoReturn:
+        """Raise that a residue of `x` has no inverse, unless it was the card that spoiled them."""
+        self._verify()
+        modulus = mpz(x.modulus.value)
+        if all(gmpy2.gcd(value, modulus) == 1 for value in from_limbs(self._fetch(task, x))):
+            self._retire(CorruptResult(f"the card computed a wrong product in {task.name}"))
+        raise BackendError(reason)
+
     def _inverse(self, task: Task, x: CardArray) -> CardArray:
-        """Products of pairs up to a short top, inverted on the host, and back down."""
+        """Products of pairs up to a short top, inverted on the host, and back down.
+
+        Raises ZeroDivisionError if one of those at the top has no inverse.
+        """
         modulus = x.modulus
         if len(x) <= _TREE_TOP:
-            top = from_limbs(self._fetch(task, x))
-            try:
-                inverted = inverse_var(mpz(modulus.value), top)
-            except ZeroDivisionError as error:
-                raise BackendError("a residue has no inverse modulo its modulus") from error
+            inverted = inverse_var(mpz(modulus.value), from_limbs(self._fetch(task, x)))
             return self._upload(task, modulus, to_limbs(inverted, modulus.limbs))
         n = len(x)
         half = n // 2

@@ -15,7 +15,7 @@ import numpy as np
 
 from residue.backends._protocol import OperationStats
 from residue.card import _abi as abi
-from residue.card._abi import Opcode, Register
+from residue.card._abi import CommandFlag, ModulusVector, Opcode, Register
 from residue.card._digits import Layout, Words
 from residue.card._memory import DeviceMemory, DeviceMemoryError
 from residue.card._plan import Machine
@@ -29,6 +29,8 @@ _PAGES = 4
 _SMALLEST_RECEIVE = 4096
 # Work that is worth a start of its own, in slots of each ring; less waits for company.
 _WORTH_A_START = 40_000
+# Bytes a cycle of the slowest way into a ring: one row of two digits.
+_ROW_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class Card:
     Args:
         port: the board.
         timeout: seconds without any sign of life after which the card is reset.
+        slack: how many times the cycles it should take a command may take before the card is reset.
         queue_size: descriptors in the command queue, a power of two, 2 .. 1024.
         staging_bytes: size of a staging page, and the most that one transfer carries.
         arena_bytes: size of the pieces in which memory for arrays is taken from the board.
@@ -128,6 +131,7 @@ class Card:
         port: Port,
         *,
         timeout: float,
+        slack: float,
         queue_size: int,
         staging_bytes: int,
         arena_bytes: int,
@@ -156,7 +160,7 @@ class Card:
             raise DeviceError(f"the board at {port.name} has too little free memory") from error
         self._page = self._pages[0]
         self._load = 0
-        self.queue = CommandQueue(port, ring, timeout, self.capabilities.rings)
+        self.queue = CommandQueue(port, ring, timeout, slack, self.capabilities.rings)
         self.memory = DeviceMemory(self._allocate, arena_bytes, memory_limit, self.queue)
         self._set_window()
         self.queue.reset()
@@ -340,7 +344,8 @@ class Card:
     def _submit(self, command: Command, layout: Layout | None) -> None:
         if layout is not None:
             command.modulus_bits = layout.value.bit_length()
-            self._load += _slots(command, layout)
+            self._load += command.count * _chain(command) * layout.passes * layout.slots
+            command.cycles = _cycles(command, self.capabilities.machine(layout))
         self.queue.submit(command)
         self._page.last = command.number
 
@@ -420,15 +425,34 @@ class Card:
         self._receivers[buffer.nbytes].append(buffer)
 
 
-def _slots(command: Command, layout: Layout) -> int:
-    """Ring slots of a command, roughly."""
-    per_result = {
+def _chain(command: Command) -> int:
+    """Products of one result, roughly: each waits for the one before."""
+    return {
         Opcode.POW: command.length * 5 // 4 + 14,
         Opcode.POW_FIXED: command.length,
         Opcode.MULTI_POW: command.length,
         Opcode.PROD: command.length,
         Opcode.SQR: command.length,
         Opcode.TABLE: 1 << command.window,
-    }
-    products = command.count * per_result.get(command.opcode, 1)
-    return products * layout.passes * layout.slots
+        Opcode.SELFTEST: command.length + 2,
+    }.get(command.opcode, 1)
+
+
+def _cycles(command: Command, machine: Machine) -> int:
+    """Cycles of a command, about, as though ring, latency and memory took turns."""
+    layout, chain = machine.layout, _chain(command)
+    share = -(-command.count // machine.rings) or machine.contexts  # SELFTEST fills the contexts
+    moved = 3 * command.count
+    match command.opcode:
+        case Opcode.POW_FIXED | Opcode.MULTI_POW:
+            moved += (-(-share // machine.contexts) * command.length) << command.window
+        case Opcode.PROD:
+            moved += command.count * command.length
+        case Opcode.TABLE:
+            moved += command.count << command.window
+        case Opcode.POW if command.flags & CommandFlag.MODULUS_PER_ELEMENT:
+            moved += command.count * (len(ModulusVector) + 1)
+    return (
+        chain * (share * layout.passes * layout.slots + machine.product_latency)
+        + moved * layout.residue_bytes // _ROW_BYTES
+    )

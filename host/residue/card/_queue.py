@@ -22,6 +22,8 @@ __all__ = ["Command", "CommandQueue", "Task"]
 _log = logging.getLogger(__name__)
 
 _RECORDS = 16384
+# Cycles that every command is given, however little it has to do.
+_LEAST_CYCLES = 1 << 20
 # What a second try may cure.
 _PASSING = frozenset({Status.READ_ERROR, Status.WRITE_ERROR, Status.STORE_ERROR})
 
@@ -57,7 +59,10 @@ class Task:
 
 @dataclass(eq=False, slots=True)
 class Command:
-    """A command of docs/card-abi.md; strides in bytes. No command reads what it writes."""
+    """A command of docs/card-abi.md; strides in bytes. No command reads what it writes.
+
+    `cycles` are what it should take by its sizes, about.
+    """
 
     task: Task
     opcode: Opcode
@@ -75,6 +80,7 @@ class Command:
     stride_e: int = 0
     stride_dst: int = 0
     modulus_bits: int = 0
+    cycles: int = 0
     number: int = 0
 
     def encode(self, raw: np.void) -> None:
@@ -99,6 +105,7 @@ class CommandQueue:
         port: the board.
         buffer: memory of the queue; its descriptors are a power of two, 2 .. 1024.
         timeout: seconds without any sign of life after which a card is reset.
+        slack: how many times the cycles it should take a command may take before a card is reset.
         rings: rings of the card.
 
     Attributes:
@@ -108,11 +115,14 @@ class CommandQueue:
         suspect: a command failed twice for a reason of the card's own.
     """
 
-    def __init__(self, port: Port, buffer: Buffer, timeout: float, rings: int) -> None:
+    def __init__(
+        self, port: Port, buffer: Buffer, timeout: float, slack: float, rings: int
+    ) -> None:
         self._port = port
         self._buffer = buffer
         self._size = buffer.nbytes // abi.DESCRIPTOR_BYTES
         self._timeout = timeout
+        self._slack = slack
         self._waiting: deque[Command] = deque()
         self._running: deque[Command] = deque()
         self._submitted = 0
@@ -271,18 +281,31 @@ class CommandQueue:
             self._start()
 
     def _next_head(self) -> int:
-        """HEAD as soon as it has moved; raises `DeviceTimeout` if nothing moves any more."""
+        """HEAD as soon as it has moved.
+
+        Raises:
+            DeviceTimeout: nothing moves any more, or the command takes far too many cycles.
+        """
         port = self._port
+        command = self._running[0]
+        limit = max(_LEAST_CYCLES, int(self._slack * command.cycles))
         delay = 5e-5
-        signs: list[int] = []
+        cycles, signs, spent = 0, [0], 0
         alive = time.monotonic()
         look = alive + self._timeout / 4
         while (head := port.read32(Register.HEAD)) == self._head:
             now = time.monotonic()
             if now >= look:
-                before, signs = signs, self._signs_of_life()
-                if before and before != signs:
+                since, before = cycles, signs
+                cycles, *signs = self._signs_of_life()
+                if since and cycles != since and signs != before:
                     alive = now
+                    spent += cycles - since
+                    if spent > limit:
+                        raise DeviceTimeout(
+                            f"{self._told(command)} is not complete after {spent:,} cycles of "
+                            f"work: it should take about {command.cycles:,}"
+                        )
                 elif now - alive > self._timeout:
                     raise DeviceTimeout(
                         f"the card at {port.name} made no progress for {self._timeout:g} s"
@@ -297,8 +320,11 @@ class CommandQueue:
         return head
 
     def _signs_of_life(self) -> list[int]:
+        """The counters of cycles, and of what a card at work cannot but do."""
+        cycles = self._port.read32(Register.CYCLES_LO)
+        cycles |= self._port.read32(Register.CYCLES_HI) << 32
         registers = (Register.PRODUCTS_LO, Register.READ_BYTES_LO, Register.WRITE_BYTES_LO)
-        return [self._port.read32(register) for register in registers]
+        return [cycles, *(self._port.read32(register) for register in registers)]
 
     def _collect(self, head: int) -> None:
         """Read the completion records of the commands before `head`."""

@@ -113,6 +113,8 @@ def _load(path: Path) -> ctypes.CDLL:
         ("run", ctypes.c_int, u64, u32, u32, u32),
         ("step", ctypes.c_int, u64),
         ("stop", None),
+        ("watch", None),
+        ("watched", handle, ctypes.POINTER(u64)),
         ("add_fault", None, ctypes.c_int, u64, u64, u32, ctypes.c_int64, u64),
         ("clear_faults", None),
         ("struck", u64),
@@ -214,6 +216,19 @@ class Card:
     def stop(self) -> None:
         """Make a `run_until` in another thread return soon; else the next one."""
         self._library.card_stop(self._live())
+
+    def watch(self) -> None:
+        """Note every burst that the card asks for from now on; see `watched`."""
+        self._library.card_watch(self._live())
+
+    def watched(self) -> NDArray[np.uint64]:
+        """``(bursts, 4)``: cycle, address, length field, and 2 * master (1 more for a write)."""
+        count = ctypes.c_uint64()
+        address = self._library.card_watched(self._live(), ctypes.byref(count))
+        if not count.value:
+            return np.empty((0, 4), np.uint64)
+        words = (ctypes.c_uint64 * (4 * count.value)).from_address(address)
+        return np.array(words, np.uint64).reshape(-1, 4)
 
     def add_fault(self, fault: Fault) -> None:
         """Let the memory misbehave from now on."""
