@@ -24,7 +24,8 @@ from residue.card._abi import CommandFlag, Opcode, Register
 from residue_sim.board import Card, Latency
 from residue_sim.board._build import card_library
 from residue_sim.manifest import Configuration, configurations
-from residue_sim.scenarios import Program, odd_modulus
+from residue_sim.scenarios import Program
+from residue_sim.stimuli import odd_modulus
 
 BASE = 0x1000_0000
 MEMORY_BYTES = 1 << 24
