@@ -7,6 +7,9 @@
 // them what is to be checked: the block's header and N's lowest row. Every
 // request carries the store and row its data goes to and the event its last row announces. Addresses
 // follow from the command's public fields alone (PROD: also from its index, which is public).
+// A request stands in a register until it is taken: at most one every two cycles, which cuts every
+// path between the state here and the bus. What a request is made of (base, offset, step, ...) stands
+// in registers one cycle behind the state, so none is made in a state's first cycle.
 //
 // Length: over 200 lines; the groups' loop is one state machine.
 `default_nettype none
@@ -54,7 +57,7 @@ module residue_loader
     StIdle, StGroup, StInit, StExpWait, StExp, StTable, StOperand,
     StIndex, StIndexWait, StGatherRead, StGatherScale, StGather, StNext
   } state_e;
-  state_e state_q, state_d;
+  state_e state_q, state_d, before_q;
 
   // What is fetched for the initial residue of an element
   typedef enum logic [2:0] {
@@ -74,7 +77,7 @@ module residue_loader
   logic [31:0] left_q;
   logic [8:0]  n_q;
   logic [8:0]  entry_q;        // element of the group
-  logic [31:0] round_q;
+  logic [31:0] rounds_left_q;  // with this one
   logic        buffer_q;
   logic [1:0]  groups_q;       // groups loaded or being loaded, not retired
   logic [1:0]  rows_q;         // table rows likewise
@@ -86,24 +89,29 @@ module residue_loader
   logic [RowBits-1:0] row_q, slot_row_q;
   logic [RowBits-1:0] context_row_q;   // a modulus per element: rows * (1 + element of the group)
 
-  wire logic [63:0] step_a = {44'd0, job_i.stride_a, 4'd0};
-  wire logic [63:0] step_b = {44'd0, job_i.stride_b, 4'd0};
-  wire logic [63:0] step_e = {44'd0, job_i.stride_e, 4'd0};
   wire logic [RowBits-1:0] rows = RowBits'(job_i.rows);
-  wire logic [RowBits-1:0] first_row = rows * RowBits'(TabFirst);
+  wire logic [RowBits-1:0] first_row = RowBits'(f_residue_rows(2'(TabFirst), job_i.rows));
+  logic [RowBits-1:0] cap_rows_q;      // of a group's residues
+  logic [RowBits-1:0] group_row_q;     // where the next group's initial residues begin
 
-  wire logic taken = m_req_valid && m_req_ready;
+  // Of the request that is made next, one cycle behind the state
+  logic               ask_q;
+  logic [63:0]        base_q;
+  logic [47:0]        offset_q;        // from there, in units of 16 bytes
+  logic [15:0]        step_q;          // from this base to the next one, likewise
+  logic [RowBits-1:0] row_step_q;
+  logic               last_element_q;
+  wire logic taken = ask_q && (state_q == before_q) && !m_req_valid && !abort_i;
   wire part_e first_part = job_i.per_element ? PartHeader : PartResidue;
   wire logic init_taken = taken && (state_q == StInit) && (part_q == PartResidue);
-  wire logic last_element = (entry_q + 9'd1 == n_q);
-  wire logic last_round = (round_q + 32'd1 == job_i.length);
+  wire logic last_round = (rounds_left_q == 32'd1);
 
   // ---- Index store (PROD) ------------------------------------------------------------------------
   logic [127:0] index_q [IndexRows];
   logic [$clog2(IndexRows)-1:0] index_row_q;
   logic [IndexBits-1:0] index_at_q;
   logic [31:0] gather_q;
-  logic [63:0] gather_addr_q;
+  logic [1:0][31:0] raw_q;     // products of the stride with the halves of a word
 
   always_ff @(posedge clk) begin
     if (s_index_valid) index_q[index_row_q] <= s_index_data;
@@ -111,121 +119,147 @@ module residue_loader
     else if (s_index_valid) index_row_q <= index_row_q + 1'b1;
     if (state_q == StGatherRead)
       gather_q <= 32'(index_q[index_at_q[IndexBits-1:2]] >> {index_at_q[1:0], 5'd0});
-    if (state_q == StGatherScale)
-      gather_addr_q <= share_i.src_a + {12'd0, 52'(gather_q) * 52'({job_i.stride_a, 4'd0})};
+    for (int unsigned i = 0; i < 2; i++) raw_q[i] <= gather_q[16*i +: 16] * job_i.stride_a;
   end
 
   // ---- State machine -----------------------------------------------------------------------------
+  wire logic group_begins = (state_q == StGroup) && !abort_i && (left_q != '0) &&
+                            (groups_q == '0 || (groups_q == 2'd1 && !one_group));
+
   always_comb begin
     state_d = state_q;
     unique case (state_q)
       StIdle:  if (start_i && !is_self) state_d = StGroup;
       StGroup:
         if (left_q == '0) state_d = StIdle;
-        else if (groups_q == '0 || (groups_q == 2'd1 && !one_group))
+        else if (group_begins)
           state_d = has_init ? StInit : (is_fixed ? StExpWait : StIndex);
       StInit:
-        if (init_taken && last_element)
+        if (init_taken && last_element_q)
           state_d = is_mul ? StOperand : (is_pow || is_fixed) ? StExpWait : StNext;
       // The exponent store holds one group: wait until the group before has retired.
       StExpWait: if (groups_q == 2'd1) state_d = StExp;
-      StExp:     if (taken && last_element) state_d = is_fixed ? StTable : StNext;
+      StExp:     if (taken && last_element_q) state_d = is_fixed ? StTable : StNext;
       StTable:   if (row_taken_i && last_round) state_d = StNext;
-      StOperand: if (taken && last_element) state_d = StNext;
+      StOperand: if (taken && last_element_q) state_d = StNext;
       StIndex:   if (taken) state_d = StIndexWait;
       StIndexWait: if (s_index_valid && s_index_last) state_d = StGatherRead;
       StGatherRead:  state_d = StGatherScale;
       StGatherScale: state_d = StGather;
       StGather:
-        if (taken) state_d = !last_element ? StGatherRead : (last_round ? StNext : StIndex);
+        if (taken) state_d = !last_element_q ? StGatherRead : (last_round ? StNext : StIndex);
       StNext:  state_d = StGroup;
       default: state_d = StIdle;
     endcase
-    if (abort_i && !(m_req_valid && !m_req_ready)) state_d = StIdle;
+    if (abort_i) state_d = StIdle;
   end
 
   wire logic operand_room = (operands_q < 6'(OperandSlots));
   // Rows that hold n index words from index_first_q on.
   wire logic [8:0] index_rows = (9'(index_first_q[1:0]) + n_q + 9'd3) >> 2;
 
+  // ---- Requests ----------------------------------------------------------------------------------
+  // Of a part from the start of the element's modulus block, in units of 16 bytes
+  logic [11:0] part_offset;
   always_comb begin
-    m_req_valid = 1'b0;
-    m_req_addr  = a_q;
-    m_req_rows  = 16'(job_i.rows);
-    m_req_store = 3'd0;
-    m_req_row   = row_q;
-    m_req_event = 3'd0;
+    unique case (part_q)
+      PartHeader, PartResidue: part_offset = '0;
+      PartM:                   part_offset = 12'(ModulusHeaderWords / 2);
+      default:                 part_offset = 12'(ModulusHeaderWords / 2) +
+          12'(f_residue_rows((part_q == PartN) ? 2'(ModulusVectorN) : 2'(ModulusVectorOne),
+                             job_i.rows));
+    endcase
+  end
+
+  always_ff @(posedge clk) begin
+    before_q       <= state_q;
+    last_element_q <= (entry_q + 9'd1 == n_q);
+    ask_q          <= (state_q == StInit) || (state_q == StExp) || (state_q == StIndex) ||
+                      ((state_q == StOperand || state_q == StGather) && operand_room);
+    unique case (state_q)
+      StInit:         base_q <= (part_q == PartResidue) ? a_q : b_q;
+      StExp, StIndex: base_q <= e_q;
+      StOperand:      base_q <= b_q;
+      default:        base_q <= a_q;
+    endcase
+    unique case (state_q)
+      StGather: offset_q <= {raw_q[1], 16'd0} + 48'(raw_q[0]);
+      StIndex:  offset_q <= 48'(index_first_q[33:2]);
+      default:  offset_q <= 48'(part_offset);
+    endcase
+    unique case (state_q)
+      StInit:  step_q <= (part_q == PartResidue) ? job_i.stride_a : job_i.stride_b;
+      StExp:   step_q <= job_i.stride_e;
+      default: step_q <= job_i.stride_b;
+    endcase
+    row_step_q <= (state_q == StExp) ? RowBits'(job_i.exp_rows)
+                                     : is_pow ? rows << PowWindow : rows;
+  end
+  wire logic [63:0] next_base = base_q + {44'd0, step_q, 4'd0};
+
+  logic [15:0]        ask_rows;
+  logic [2:0]         ask_store, ask_event;
+  logic [RowBits-1:0] ask_row, ask_row_offset;
+  always_comb begin
+    ask_rows       = 16'(job_i.rows);
+    ask_store      = 3'd1;
+    ask_event      = 3'd4;
+    ask_row        = row_q;
+    ask_row_offset = '0;
     unique case (state_q)
       StInit: begin
-        m_req_valid = 1'b1;
-        m_req_store = one_group ? 3'd1 : 3'd0;
-        if (part_q == PartResidue) m_req_event = 3'd1;
-        else                       m_req_addr  = b_q + part_offset;
+        ask_store = one_group ? 3'd1 : 3'd0;
+        ask_event = 3'd0;
         unique case (part_q)
           PartHeader, PartN: begin
-            m_req_store = 3'd7;
-            m_req_rows  = 16'd1;
-            m_req_event = (part_q == PartHeader) ? 3'd5 : 3'd6;
+            ask_store = 3'd7;
+            ask_rows  = 16'd1;
+            ask_event = (part_q == PartHeader) ? 3'd5 : 3'd6;
           end
           PartM: begin
-            m_req_store = 3'd3;
-            m_req_row   = context_row_q;
+            ask_store = 3'd3;
+            ask_row   = context_row_q;
           end
           PartOneA: begin
-            m_req_store = 3'd0;
-            m_req_row   = context_row_q + rows * RowBits'(job_i.cap);
+            ask_store      = 3'd0;
+            ask_row        = context_row_q;
+            ask_row_offset = cap_rows_q;
           end
-          PartOneTable: m_req_row = row_q - rows;  // entry 0 of the element's table
-          default: ;
+          PartOneTable: ;
+          default: begin
+            ask_event = 3'd1;
+            if (is_pow) ask_row_offset = rows;  // row_q is entry 0 of the element's table
+          end
         endcase
       end
       StExp: begin
-        m_req_valid = 1'b1;
-        m_req_addr  = e_q;
-        m_req_rows  = 16'(job_i.exp_rows);
-        m_req_store = 3'd2;
-        m_req_event = 3'd2;
-      end
-      StOperand: begin
-        m_req_valid = operand_room;
-        m_req_addr  = b_q;
-        m_req_store = 3'd1;
-        m_req_row   = slot_row_q;
-        m_req_event = 3'd4;
+        ask_rows  = 16'(job_i.exp_rows);
+        ask_store = 3'd2;
+        ask_event = 3'd2;
       end
       StIndex: begin
-        m_req_valid = 1'b1;
-        m_req_addr  = share_i.exponents + {28'd0, index_first_q[33:2], 4'd0};
-        m_req_rows  = 16'(index_rows);
-        m_req_store = 3'd4;
-        m_req_row   = '0;
+        ask_rows  = 16'(index_rows);
+        ask_store = 3'd4;
+        ask_event = 3'd0;
       end
-      StGather: begin
-        m_req_valid = operand_room;
-        m_req_addr  = gather_addr_q;
-        m_req_store = 3'd1;
-        m_req_row   = slot_row_q;
-        m_req_event = 3'd4;
-      end
-      default: ;
+      default: ask_row = slot_row_q;
     endcase
   end
 
-  // Of a part from the start of the element's modulus block
-  logic [63:0] part_offset;
-  always_comb begin
-    unique case (part_q)
-      PartN:                  part_offset = 64'(8 * ModulusHeaderWords) +
-                                            (64'(ModulusVectorN * job_i.rows) << 4);
-      PartM:                  part_offset = 64'(8 * ModulusHeaderWords);
-      PartOneA, PartOneTable: part_offset = 64'(8 * ModulusHeaderWords) +
-                                            (64'(ModulusVectorOne * job_i.rows) << 4);
-      default:                part_offset = '0;
-    endcase
+  always_ff @(posedge clk) begin
+    if (!rst_n) m_req_valid <= 1'b0;
+    else        m_req_valid <= taken || (m_req_valid && !m_req_ready);
+    if (!m_req_valid) begin
+      m_req_addr  <= base_q + {12'd0, offset_q, 4'd0};
+      m_req_rows  <= ask_rows;
+      m_req_store <= ask_store;
+      m_req_row   <= ask_row + ask_row_offset;
+      m_req_event <= ask_event;
+    end
   end
 
-  wire logic operand_taken = taken && (m_req_event == 3'd4);
-  assign row_want_o = (state_q == StTable) && (rows_q < 2'd2);
+  wire logic operand_taken = taken && (state_q == StOperand || state_q == StGather);
+  assign row_want_o = (state_q == StTable) && (rows_q < 2'd2) && !m_req_valid;
 
   always_ff @(posedge clk) begin
     if (!rst_n) state_q <= StIdle;
@@ -240,34 +274,37 @@ module residue_loader
       operands_q <= '0;
       slot_q     <= '0;
       slot_row_q <= first_row;
+      cap_rows_q <= RowBits'(job_i.cap) * rows;
       a_q        <= share_i.src_a;
       b_q        <= share_i.src_b;
       e_q        <= share_i.exponents;
     end else begin
-      groups_q   <= groups_q + 2'(state_q == StGroup && state_d != StGroup && state_d != StIdle)
-                             - 2'(retire_group_i);
+      if (group_begins) buffer_q <= !buffer_q;
+      groups_q   <= groups_q + 2'(group_begins) - 2'(retire_group_i);
       rows_q     <= rows_q + 2'(row_taken_i) - 2'(retire_round_i && is_fixed);
       operands_q <= operands_q + 6'(operand_taken) - 6'(retire_i && (is_mul || is_prod));
       if (operand_taken) begin
         slot_q     <= slot_q + 5'd1;
         slot_row_q <= (slot_q == 5'(OperandSlots - 1)) ? first_row : slot_row_q + rows;
       end
-      if (init_taken) a_q <= a_q + step_a;
-      if (taken && state_q == StExp) e_q <= e_q + step_e;
-      if ((taken && state_q == StOperand) || (init_taken && job_i.per_element)) b_q <= b_q + step_b;
+      if (init_taken) a_q <= next_base;
+      if (taken && state_q == StExp) e_q <= next_base;
+      if (taken && (state_q == StOperand || (state_q == StInit && part_q == PartOneTable)))
+        b_q <= next_base;
       if (state_q == StNext) begin
         left_q    <= left_q - 32'(n_q);
         element_q <= element_q + 32'(n_q);
-        buffer_q  <= !buffer_q;
       end
     end
 
+    group_row_q <= one_group ? first_row
+                             : rows + ((buffer_q && state_q != StIdle) ? cap_rows_q : '0);
     if (state_q == StGroup) begin
       n_q           <= (left_q < 32'(job_i.cap)) ? left_q[8:0] : job_i.cap;
       index_first_q <= {2'd0, element_q};
-      round_q       <= '0;
-    end else if (row_taken_i || (taken && state_q == StGather && last_element)) begin
-      round_q       <= round_q + 32'd1;
+      rounds_left_q <= job_i.length;
+    end else if (row_taken_i || (taken && state_q == StGather && last_element_q)) begin
+      rounds_left_q <= rounds_left_q - 32'd1;
       index_first_q <= index_first_q + {2'd0, job_i.count};
     end
 
@@ -284,25 +321,16 @@ module residue_loader
     // Entry counter and destination row start anew with every run of requests.
     if (state_q == StGroup || state_q == StExpWait || state_q == StIndex) begin
       entry_q <= '0;
-      unique case (state_q)
-        StGroup:
-          row_q <= one_group ? first_row + (is_pow ? rows : '0)
-                             : rows * (buffer_q ? RowBits'(job_i.cap) + RowBits'(1) : RowBits'(1));
-        default:   row_q <= '0;
-      endcase
+      row_q   <= (state_q == StGroup) ? group_row_q : '0;
       index_at_q <= {{(IndexBits - 2){1'b0}}, index_first_q[1:0]};
     end else if (taken && (state_q != StInit || init_taken)) begin
-      entry_q    <= last_element && (state_q == StInit) ? '0 : entry_q + 9'd1;
+      entry_q    <= last_element_q && (state_q == StInit) ? '0 : entry_q + 9'd1;
       index_at_q <= index_at_q + 1'b1;
-      unique case (state_q)
-        StInit:  row_q <= row_q + (is_pow ? rows << PowWindow : rows);
-        StExp:   row_q <= row_q + RowBits'(job_i.exp_rows);
-        default: row_q <= row_q + rows;
-      endcase
+      row_q      <= row_q + row_step_q;
     end
   end
 
-  assign busy_o = (state_q != StIdle);
+  assign busy_o = (state_q != StIdle) || m_req_valid;
 
 endmodule
 

@@ -58,7 +58,7 @@ module residue_row_unpack #(
   logic [IndexBits-1:0] index_q;
 
   wire logic [PlaceBits-1:0] place     = begun_q ? place_q : beat.low;
-  wire logic                 beat_done = (place == beat.high);
+  wire logic                 beat_done = (Rows == 1) || (place == beat.high);
   wire logic                 free      = !m_valid || m_ready;
   wire logic                 take      = beat_valid && free;
   wire logic                 last      = beat.last && beat_done;

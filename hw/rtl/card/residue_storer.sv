@@ -106,7 +106,7 @@ module residue_storer
   logic [WordBits-1:0] out_low_q;
   logic [2*WordBits-1:0] pair_q;
   wire logic pair_taken;
-  assign c_out_ready = !pair_valid_q || pair_taken || !out_high_q;
+  assign c_out_ready = !pair_valid_q || !out_high_q;
   wire logic c_out_taken = c_out_valid && c_out_ready;
 
   always_ff @(posedge clk) begin
@@ -136,32 +136,36 @@ module residue_storer
   assign pair_taken = leaves && row_taken;
   assign s_result_ready = leaves ? (c_in_ready && in_high_q) : row_ready;
 
-  // A result has left the queue when its last row was taken.
+  // A result has left the queue when its last row was taken; told a cycle later.
   wire logic in_row_taken = s_result_valid && s_result_ready;
   wire logic last_in_row = (in_row_q + 8'd1 == job_i.rows);
-  assign result_taken_o = in_row_taken && last_in_row;
 
   always_ff @(posedge clk) begin
     if (!rst_n)            in_row_q <= '0;
     else if (in_row_taken) in_row_q <= last_in_row ? '0 : in_row_q + 8'd1;
+    result_taken_o <= rst_n && in_row_taken && last_in_row;
   end
 
   // ---- Addresses: element by element; TABLE: entry by entry of every element ------------------------
+  // An element's entries lie one after the other, so what follows a group's last entry is the next
+  // group's first. A residue has two rows at least: what depends on its place is registered.
   logic [31:0] left_q;
   logic [8:0]  n_q, element_q;
   logic [8:0]  round_q;
   logic [63:0] addr_q, round_addr_q;
-  logic [7:0]  row_q;
+  logic [7:0]  rows_left_q;     // with this one
+  logic        first_row_q;
   logic        drop_q;
 
   wire logic [3:0]  window = is_table ? (4'd1 << job_i.window_log2) : 4'd0;
   wire logic [8:0]  rounds = 9'd1 << window;
-  wire logic [63:0] step = {44'd0, job_i.stride_dst, 4'd0};
-  wire logic [63:0] element_step = step << window;
+  logic [23:0] element_step_q;  // in units of 16 bytes
+  logic        last_element_q, last_round_q;
   wire logic [8:0]  n_next = (left_q < 32'(job_i.cap)) ? left_q[8:0] : job_i.cap;
-  wire logic last_element = (element_q + 9'd1 == n_q);
-  wire logic last_round = (round_q + 9'd1 == rounds);
-  wire logic last_row = (row_q + 8'd1 == job_i.rows);
+  wire logic [63:0] next_addr =
+      ((last_element_q && !last_round_q) ? round_addr_q : addr_q) +
+      {36'd0, last_element_q ? 24'(job_i.stride_dst) : element_step_q, 4'd0};
+  wire logic last_row = (rows_left_q == 8'd1);
   wire logic residue_end = row_taken && last_row;
   wire logic writes = !is_self && !drop_q;
 
@@ -196,7 +200,7 @@ module residue_storer
     end else begin
       state_q <= state_d;
       if (start_i) mismatch_o <= 1'b0;
-      else if (is_self && row_taken && row_data != {{(2 * WordBits - 1){1'b0}}, row_q == '0})
+      else if (is_self && row_taken && row_data != {{(2 * WordBits - 1){1'b0}}, first_row_q})
         mismatch_o <= 1'b1;
     end
 
@@ -207,34 +211,27 @@ module residue_storer
       addr_q       <= share_i.dst;
       round_addr_q <= share_i.dst;
     end else if (residue_end) begin
-      element_q <= last_element ? '0 : element_q + 9'd1;
-      addr_q    <= addr_q + element_step;
-      if (last_element && !last_round) begin
-        round_q      <= round_q + 9'd1;
-        addr_q       <= round_addr_q + step;
-        round_addr_q <= round_addr_q + step;
-      end else if (last_element) begin
-        round_q      <= '0;
-        left_q       <= left_q - 32'(n_q);
-        addr_q       <= next_group_addr;
-        round_addr_q <= next_group_addr;
+      element_q <= last_element_q ? '0 : element_q + 9'd1;
+      addr_q    <= next_addr;
+      if (last_element_q) begin
+        round_addr_q <= next_addr;
+        round_q      <= last_round_q ? '0 : round_q + 9'd1;
+        if (last_round_q) left_q <= left_q - 32'(n_q);
       end
     end
+    element_step_q <= 24'(job_i.stride_dst) << window;
+    last_element_q <= (element_q + 9'd1 == n_q);
+    last_round_q   <= (round_q + 9'd1 == rounds);
     if (state_q == StResult) begin
       if (element_q == '0 && round_q == '0) n_q <= n_next;
-      row_q  <= '0;
-      drop_q <= abort_i;
+      rows_left_q <= job_i.rows;
+      first_row_q <= 1'b1;
+      drop_q      <= abort_i;
     end else if (row_taken) begin
-      row_q <= row_q + 8'd1;
+      rows_left_q <= rows_left_q - 8'd1;
+      first_row_q <= 1'b0;
     end
   end
-
-  // The group's elements lie one after the other: the address after its last one in round 0.
-  logic [63:0] after_group_q;
-  always_ff @(posedge clk) begin
-    if (residue_end && round_q == '0 && last_element) after_group_q <= addr_q + element_step;
-  end
-  wire logic [63:0] next_group_addr = (round_q == '0) ? addr_q + element_step : after_group_q;
 
 endmodule
 

@@ -37,12 +37,15 @@ module residue_table_rows
   logic               parity_q;   // which of the two rows in the stores
   logic [63:0]        addr_q;
   logic [RowBits-1:0] row_q;
+  logic               wanted_q;   // by all busy lanes; a row that is taken is wanted no more
+  logic               resting_q;  // no lane is busy
 
-  wire logic [8:0] entries = 9'd1 << (4'd1 << job_i.window_log2);
+  wire logic [3:0] entries_log2 = 4'd1 << job_i.window_log2;
+  wire logic [8:0] entries = 9'd1 << entries_log2;
   wire logic [RowBits-1:0] rows = RowBits'(job_i.rows);
-  wire logic [RowBits-1:0] first_row = rows * RowBits'(TabFirst);
+  wire logic [RowBits-1:0] first_row = RowBits'(f_residue_rows(2'(TabFirst), job_i.rows));
   wire logic taken = m_req_valid && m_req_ready;
-  wire logic begins = !asking_q && !taken_o && (want_i != '0) && ((want_i | ~lane_busy_i) == '1);
+  wire logic begins = !asking_q && !taken_o && wanted_q;
 
   assign busy_o      = asking_q;
   assign m_req_valid = asking_q;
@@ -61,8 +64,11 @@ module residue_table_rows
       else          asking_q <= begins && !abort_i;
     end
 
+    wanted_q  <= !taken_o && (want_i != '0) && ((want_i | ~lane_busy_i) == '1);
+    resting_q <= (lane_busy_i == '0);
+
     // A command begins with idle lanes, a group with the table's first row.
-    if (lane_busy_i == '0) begin
+    if (resting_q) begin
       parity_q <= 1'b0;
       round_q  <= '0;
       addr_q   <= job_i.table_addr;
@@ -80,7 +86,7 @@ module residue_table_rows
 
     if (!asking_q) begin
       entry_q       <= '0;
-      row_q         <= first_row + (parity_q ? rows * RowBits'(entries) : '0);
+      row_q         <= first_row + (parity_q ? rows << entries_log2 : '0);
       m_req_targets <= want_i;
     end else if (taken) begin
       entry_q <= entry_q + 9'd1;

@@ -59,6 +59,12 @@ package residue_engine_pkg;
     return contexts * ((max_exponent_bits + 127) / 128);
   endfunction
 
+  // Rows of up to three residues, without a multiplier.
+  function automatic logic [9:0] f_residue_rows(input logic [1:0] residues,
+                                                input logic [7:0] rows);
+    return (residues[1] ? {1'b0, rows, 1'b0} : '0) + (residues[0] ? {2'd0, rows} : '0);
+  endfunction
+
   function automatic int unsigned f_max_rows(input int unsigned a, input int unsigned b);
     return (a > b) ? a : b;
   endfunction

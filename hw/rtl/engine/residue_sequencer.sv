@@ -70,6 +70,7 @@ module residue_sequencer
   } state_e;
 
   localparam int unsigned SlotBits = $clog2(OperandSlots);
+  localparam int unsigned IndexBits = ExpRowBits + 7;  // of a bit of the longest exponent
   if (OperandSlots != 2 ** SlotBits) begin : g_slots_illegal
     $error("OperandSlots must be a power of two");
   end
@@ -85,15 +86,15 @@ module residue_sequencer
   logic [31:0] left_q;          // elements not yet in a finished group
   logic [8:0]  n_q;             // elements of this group
   logic [8:0]  context_q;
-  logic [31:0] round_q;
-  logic        first_round_q;
-  logic [32:0] rounds_left_q;   // after this one; not for POW
+  logic [IndexBits-1:0] round_q;     // what selects an exponent digit, and counts POW's table
+  logic        first_round_q, second_round_q;
+  logic [32:0] rounds_left_q;   // after this one; POW: windows
+  logic        none_left_q;     // rounds_left_q is zero
   logic        in_windows_q;    // POW: the table is built
   logic        first_window_q;  // POW: no window was multiplied in yet
   logic [2:0]  step_q;          // POW: squarings done in this window
   logic        buffer_q;        // which half of the accumulator store
   logic        parity_q;        // which of the two table rows
-  logic [31:0] window_q;        // POW: window index, counting down
   // Addresses that follow the context
   logic [AccRowBits-1:0] acc_row_q;
   logic [TabRowBits-1:0] ctx_row_q;
@@ -114,6 +115,7 @@ module residue_sequencer
   logic [8:0] row_entries_q;              // entries of a table row, 2^w
   logic [AccRowBits-1:0] half_rows_q;     // rows of one half of the accumulator store
   logic [1:0] digit_log2_q;
+  logic [32:0] more_rounds_q;             // after the first one; POW: windows
 
   always_ff @(posedge clk) begin
     if (state_q == StIdle) begin
@@ -128,6 +130,13 @@ module residue_sequencer
       row_entries_q <= 9'd1 << (4'd1 << job_i.window_log2);
       half_rows_q   <= AccRowBits'(job_i.cap) * AccRowBits'(job_i.rows);
       digit_log2_q  <= (job_i.opcode == OpPow) ? 2'($clog2(PowWindow)) : job_i.window_log2;
+      unique case (job_i.opcode)
+        OpTable:    more_rounds_q <= (33'd1 << (4'd1 << job_i.window_log2)) - 33'd1;
+        OpSelftest: more_rounds_q <= 33'(job_i.length) + 33'd1;
+        OpPow, OpPowFixed, OpMultiPow, OpProd, OpSqr:
+                    more_rounds_q <= 33'(job_i.length) - 33'd1;
+        default:    more_rounds_q <= '0;
+      endcase
     end
   end
 
@@ -139,12 +148,6 @@ module residue_sequencer
   source_e b_src;
   logic [1:0] b_const;
 
-  // Rounds after the first one
-  wire logic [32:0] more_rounds = is_table ? 33'(row_entries_q) - 33'd1
-                                : is_self  ? 33'(job_i.length) + 33'd1
-                                : (is_fixed || is_prod || is_sqr) ? 33'(job_i.length) - 33'd1
-                                : 33'd0;
-
   always_comb begin
     a_is_one         = 1'b0;
     b_src            = SrcAcc;
@@ -155,10 +158,10 @@ module residue_sequencer
     needs_exp        = 1'b0;
     needs_row        = 1'b0;
     needs_operand    = 1'b0;
-    last_round       = (rounds_left_q == '0);
+    last_round       = none_left_q;
     emit             = last_round;
     if (is_pow) begin
-      last_round = in_windows_q && (window_q == '0) && (step_q == 3'(PowWindow));
+      last_round = none_left_q && in_windows_q && (step_q == 3'(PowWindow));
       emit       = last_round;
       if (!in_windows_q) begin
         // Rounds 0 .. 14 make a^1 .. a^15: entry round + 1.
@@ -179,10 +182,10 @@ module residue_sequencer
       needs_row  = 1'b1;
       b_src      = SrcDigit;
     end else if (is_table) begin
-      a_is_one   = (round_q < 32'd2);
+      a_is_one   = first_round_q || second_round_q;
       b_src      = first_round_q ? SrcConst : SrcContext;
       b_const    = 2'(TabOne);
-      needs_init = (round_q == 32'd1);
+      needs_init = second_round_q;
       emit       = 1'b1;
     end else if (is_self) begin
       a_is_one = first_round_q;
@@ -212,7 +215,10 @@ module residue_sequencer
   wire logic emit_ready = !emit || (emit_used_q < job_i.emit_cap);
   wire logic last_context = (context_q + 9'd1 == n_q);
   wire logic accepted = m_req_valid && m_req_ready;
-  wire logic group_end = accepted && last_context && last_round;
+  wire logic round_end = accepted && m_req_last_of_round;
+  wire logic group_end = accepted && m_req_last_of_group;
+  wire logic group_begins = (state_q == StGroup) && !abort_i && (left_q != '0) &&
+                            (groups_q < 2'd2);
 
   assign stall_o = (state_q == StCheck) && !data_ready;
   assign busy_o  = (state_q != StIdle);
@@ -223,7 +229,7 @@ module residue_sequencer
       StIdle:    if (start_i) state_d = StGroup;
       StGroup:   if (abort_i) state_d = StDrain;
                  else if (left_q == '0) state_d = StDrain;
-                 else if (groups_q < 2'd2) state_d = StCheck;
+                 else if (group_begins) state_d = StCheck;
       StCheck:   if (abort_i) state_d = StDrain;
                  else if (data_ready && dependency_ready && emit_ready)
                    state_d = (b_src == SrcDigit) ? StExpRead : StAddress;
@@ -239,44 +245,58 @@ module residue_sequencer
   end
 
   // ---- Exponent digit ----------------------------------------------------------------------------
-  wire logic [31:0] digit_index = is_pow ? window_q : round_q;
-  wire logic [31:0] digit_bit = digit_index << digit_log2_q;
+  logic [IndexBits-1:0] string_bit_q;   // where the digit begins in its string
+  always_ff @(posedge clk) begin
+    if (state_q == StCheck)
+      string_bit_q <= (is_pow ? rounds_left_q[IndexBits-1:0] : round_q) << digit_log2_q;
+  end
   assign exp_ren_o  = (state_q == StExpRead);
-  assign exp_rrow_o = exp_row_q + ExpRowBits'(digit_bit >> 7);
+  assign exp_rrow_o = exp_row_q + string_bit_q[IndexBits-1:7];
 
-  logic [7:0] digit;    // the string arrives in StDigit
+  // Digits are aligned: the byte, then the digit in it. The string arrives in StDigit.
+  wire logic [7:0] digit_byte = exp_rdata_i[{string_bit_q[6:3], 3'd0} +: 8];
+  logic [7:0] digit;
   logic [7:0] digit_q;
   always_comb begin
-    digit = 8'(exp_rdata_i >> digit_bit[6:0]);
     unique case (digit_log2_q)
-      2'd0: digit &= 8'h01;
-      2'd1: digit &= 8'h03;
-      2'd2: digit &= 8'h0f;
-      default: ;
+      2'd0:    digit = {7'd0, digit_byte[string_bit_q[2:0]]};
+      2'd1:    digit = {6'd0, digit_byte[{string_bit_q[2:1], 1'd0} +: 2]};
+      2'd2:    digit = {4'd0, digit_byte[{string_bit_q[2], 2'd0} +: 4]};
+      default: digit = digit_byte;
     endcase
   end
 
   // ---- Table store row of b ----------------------------------------------------------------------
-  wire logic [8:0] digit_entry = ((is_fixed && parity_q) ? row_entries_q : 9'd0) + 9'(digit_q);
+  wire logic [TabRowBits-1:0] rows = TabRowBits'(job_i.rows);
+  wire logic [TabRowBits-1:0] first_row = TabRowBits'(f_residue_rows(2'(TabFirst), job_i.rows));
+  wire logic [TabRowBits-1:0] const_row = TabRowBits'(f_residue_rows(b_const, job_i.rows));
+
+  // The digit's entry: a digit is below the entries of a row.
+  wire logic [8:0] digit_entry = ((is_fixed && parity_q) ? row_entries_q : 9'd0) | 9'(digit_q);
   logic [TabRowBits-1:0] digit_offset_q;
   always_ff @(posedge clk) begin
     digit_q        <= digit;
-    digit_offset_q <= TabRowBits'(digit_entry) * TabRowBits'(job_i.rows);
+    digit_offset_q <= TabRowBits'(digit_entry) * rows;
   end
-  wire logic [TabRowBits-1:0] one_row = TabRowBits'(TabOne) * TabRowBits'(job_i.rows);
-  wire logic [TabRowBits-1:0] first_row = TabRowBits'(TabFirst) * TabRowBits'(job_i.rows);
 
-  logic [TabRowBits-1:0] b_row;
-  always_comb begin
-    unique case (b_src)
-      SrcAcc:     b_row = TabRowBits'(acc_row_q);
-      SrcConst:   b_row = TabRowBits'(b_const) * TabRowBits'(job_i.rows);
-      SrcContext: b_row = ctx_row_q + (table_from_first ? TabRowBits'(job_i.rows) : '0);
-      SrcOperand: b_row = slot_row_q;
-      default:    b_row = (is_pow && !per_element && digit_q == '0) ? one_row
-                          : (is_pow ? ctx_row_q : first_row) + digit_offset_q;
-    endcase
+  logic [TabRowBits-1:0] b_base_q;
+  always_ff @(posedge clk) begin
+    if (state_q == StCheck) begin
+      unique case (b_src)
+        SrcAcc:     b_base_q <= TabRowBits'(acc_row_q);
+        SrcConst:   b_base_q <= const_row;
+        SrcOperand: b_base_q <= slot_row_q;
+        SrcDigit:   b_base_q <= is_pow ? ctx_row_q : first_row;
+        default:    b_base_q <= ctx_row_q;
+      endcase
+    end
   end
+
+  // Digit 0 of a power is ONE, but with a modulus per element.
+  wire logic digit_is_one = (b_src == SrcDigit) && is_pow && !per_element && (digit_q == '0);
+  wire logic [TabRowBits-1:0] one_row = TabRowBits'(f_residue_rows(2'(TabOne), job_i.rows));
+  wire logic [TabRowBits-1:0] b_row = (digit_is_one ? one_row : b_base_q) +
+      ((b_src == SrcDigit) ? digit_offset_q : table_from_first ? rows : '0);
 
   assign m_req_valid = (state_q == StRequest);
 
@@ -285,13 +305,12 @@ module residue_sequencer
       AccRowBits'(job_i.rows) + (buffer_q ? half_rows_q : '0);
 
   // ---- State -------------------------------------------------------------------------------------
-  wire logic [TabRowBits-1:0] ctx_step = is_pow ? TabRowBits'(job_i.rows) << PowWindow
-                                                : TabRowBits'(job_i.rows);
+  wire logic [TabRowBits-1:0] ctx_step = is_pow ? rows << PowWindow : rows;
   wire logic operand_used = accepted && needs_operand;
   wire logic init_used = accepted && needs_init;
   wire logic exp_used = accepted && needs_exp;
-  wire logic row_used = accepted && needs_row && last_context;
-  wire logic emit_used = accepted && emit;
+  wire logic row_used = round_end && needs_row;
+  wire logic emit_used = accepted && m_req_emit;
 
   always_ff @(posedge clk) begin
     if (!rst_n) begin
@@ -320,13 +339,12 @@ module residue_sequencer
       operand_avail_q <= operand_avail_q + 9'(operand_arrived_i) - 9'(operand_used);
       in_flight_q     <= in_flight_q + 10'(accepted) - 10'(retire_i);
       emit_used_q     <= emit_used_q + 6'(emit_used) - 6'(emit_taken_i);
-      groups_q        <= groups_q + 2'(state_q == StGroup && state_d == StCheck)
-                                  - 2'(retire_group_i);
+      groups_q        <= groups_q + 2'(group_begins) - 2'(retire_group_i);
       if (row_used) parity_q <= !parity_q;
       if (operand_used) begin
         slot_q     <= slot_q + SlotBits'(1);
         slot_row_q <= (slot_q == SlotBits'(OperandSlots - 1)) ? first_row
-                                                       : slot_row_q + TabRowBits'(job_i.rows);
+                                                       : slot_row_q + rows;
       end
       if (group_end) begin
         left_q   <= left_q - 32'(n_q);
@@ -339,15 +357,16 @@ module residue_sequencer
       context_q    <= '0;
       round_q        <= '0;
       first_round_q  <= 1'b1;
-      rounds_left_q  <= more_rounds;
+      second_round_q <= 1'b0;
+      rounds_left_q  <= more_rounds_q;
+      none_left_q    <= (more_rounds_q == '0);
       in_windows_q   <= 1'b0;
       first_window_q <= 1'b1;
       step_q       <= 3'(PowWindow);
-      window_q     <= job_i.length - 32'd1;
-      entry_offset_q <= TabRowBits'(job_i.rows) << 1;
+      entry_offset_q <= rows << 1;
     end
 
-    if (state_q == StGroup || (accepted && last_context)) begin
+    if (state_q == StGroup || round_end) begin
       // (after the last round StGroup sets it again for the other half)
       acc_row_q <= group_row;
       ctx_row_q <= first_row;
@@ -358,23 +377,21 @@ module residue_sequencer
       exp_row_q <= exp_row_q + ExpRowBits'(job_i.exp_rows);
     end
 
-    if (accepted && state_q == StRequest) begin
-      context_q <= last_context ? '0 : context_q + 9'd1;
-      if (last_context) begin
-        if (is_pow && in_windows_q) begin
-          step_q <= (step_q == 3'(PowWindow)) ? '0 : step_q + 3'd1;
-          if (step_q == 3'(PowWindow)) begin
-            window_q       <= window_q - 32'd1;
-            first_window_q <= 1'b0;
-          end
-        end else if (is_pow && round_q == 32'd14) begin
-          in_windows_q <= 1'b1;
-        end
-        round_q       <= round_q + 32'd1;
-        first_round_q <= 1'b0;
-        rounds_left_q <= rounds_left_q - 33'd1;
-        if (to_table) entry_offset_q <= entry_offset_q + TabRowBits'(job_i.rows);
+    if (accepted) context_q <= m_req_last_of_round ? '0 : context_q + 9'd1;
+    if (round_end) begin
+      if (is_pow && in_windows_q)
+        step_q <= (step_q == 3'(PowWindow)) ? '0 : step_q + 3'd1;
+      else if (is_pow && round_q[PowWindow-1:0] == PowWindow'(2 ** PowWindow - 2))
+        in_windows_q <= 1'b1;
+      if (!is_pow || (in_windows_q && step_q == 3'(PowWindow))) begin
+        first_window_q <= 1'b0;
+        rounds_left_q  <= rounds_left_q - 33'd1;
+        none_left_q    <= (rounds_left_q == 33'd1);
       end
+      round_q        <= round_q + IndexBits'(1);
+      first_round_q  <= 1'b0;
+      second_round_q <= first_round_q;
+      if (to_table) entry_offset_q <= entry_offset_q + rows;
     end
 
     if (state_q == StAddress) begin
