@@ -62,7 +62,7 @@ endmodule
 
 bind residue_commands residue_commands_bins i_bins (
   .clk, .done_i(command_o), .opcode_i(command.opcode), .window_i(command.window),
-  .status_i(8'(status_q)), .started_i(start_o), .half_i(half), .same_i(same_modulus),
+  .status_i(8'(status_q)), .started_i(start_o), .half_i(half_q), .same_i(same_modulus_q),
   .several_i(job_q.count > 32'(job_q.cap)), .aborted_i(abort_o),
   .wrapped_i(head_q >= queue_size_i)
 );
