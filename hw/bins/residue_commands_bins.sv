@@ -45,6 +45,7 @@ module residue_commands_bins
   c_status_selftest_failed : cover property (@(posedge clk) done_i && status_i == 8'(StatusSelftestFailed));
   c_status_bad_stride : cover property (@(posedge clk) done_i && status_i == 8'(StatusBadStride));
   c_status_store_error : cover property (@(posedge clk) done_i && status_i == 8'(StatusStoreError));
+  c_status_bad_check : cover property (@(posedge clk) done_i && status_i == 8'(StatusBadCheck));
   c_window_1 : cover property (@(posedge clk) comb && window_i == 8'd1);
   c_window_2 : cover property (@(posedge clk) comb && window_i == 8'd2);
   c_window_4 : cover property (@(posedge clk) comb && window_i == 8'd4);

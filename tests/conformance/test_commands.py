@@ -14,7 +14,7 @@ from residue.card._abi import CommandFlag, Opcode, Status
 from residue.card._device import Card, CardModulus
 from residue.card._digits import Layout
 from residue.card._port import Buffer, Port
-from residue.card._queue import Task
+from residue.card._queue import Command, Task
 from residue.errors import CommandFailed
 from residue_sim.board import Board, InProcess
 from residue_sim.card_model import ModelBoard
@@ -174,6 +174,23 @@ def test_bus_errors(bench: Bench, status: Status, field: str) -> None:
     queue.set_window(0, 1 << 40)
     assert bench.run(Opcode.MUL, bench.good() | {field: hole}) is status
     queue.set_window(*before)
+    _still_works(bench)
+
+
+@pytest.mark.parametrize("field", ["opcode", "check", "tag", "count", "stride_dst"])
+def test_a_command_changed_on_its_way(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    encode = Command.encode
+
+    def change(command: Command, raw: np.void) -> None:
+        encode(command, raw)
+        raw[field] ^= 8
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Command, "encode", change)
+        assert bench.run(Opcode.MUL, bench.good()) is Status.BAD_CHECK
+        assert bench.run(Opcode.NOP, {}) is Status.BAD_CHECK
     _still_works(bench)
 
 

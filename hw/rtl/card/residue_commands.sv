@@ -1,10 +1,11 @@
 // Command processor: takes descriptors from the queue in memory, checks them, loads their modulus,
 // shares them out to the lanes, writes their completion records in order.
 //
-// A bad command completes with its status code and touches nothing but its completion record. An
-// error on the bus, an address outside the window or a parity error in a store aborts the command:
-// nothing more is issued, what is under way drains, results are dropped. A descriptor that itself
-// cannot be read has no record; HEAD passes it and the error counter counts it.
+// A bad command completes with its status code and touches nothing but its completion record; of one
+// whose bytes do not fold to CommandCheck nothing else is looked at. An error on the bus, an address
+// outside the window or a parity error in a store aborts the command: nothing more is issued, what
+// is under way drains, results are dropped. A descriptor that itself cannot be read has no record;
+// HEAD passes it and the error counter counts it.
 // A command that names the same modulus block as the one before it, which ended well, runs with what
 // the stores hold of it; a start of the card forgets that.
 //
@@ -153,6 +154,7 @@ module residue_commands
 
   // ---- What the opcode uses --------------------------------------------------------------------
   // First rank: the command alone
+  logic       sound_q;         // its bytes fold to its check
   logic       known_q, is_nop_q, is_clear_q, is_self_q;
   logic       is_mul_q, is_pow_q, is_fixed_q, is_prod_q, is_sqr_q, is_table_q;
   logic       window_known_q;  // 1, 2, 4 or 8
@@ -180,7 +182,13 @@ module residue_commands
   wire logic [15:0] exponent_bits = is_fixed_q ? (16'(command.length) << window_log2_q)
                                              : 16'(command.length);
 
+  function automatic logic [7:0] f_fold(input logic [511:0] bytes);
+    f_fold = '0;
+    for (int unsigned i = 0; i < 512; i += 8) f_fold = f_fold ^ bytes[i+:8];
+  endfunction
+
   always_ff @(posedge clk) begin
+    sound_q    <= f_fold(command) == CommandCheck;
     known_q    <= command.opcode <= OpClear;
     is_nop_q   <= command.opcode == OpNop;
     is_clear_q <= command.opcode == OpClear;
@@ -213,7 +221,8 @@ module residue_commands
 
     stride_e_ok_q <= !has_exps || command.stride_e >= 16'(exp_rows_q) || command.stride_e == '0;
 
-    if (!known_q)                          check_q <= StatusUnknownOpcode;
+    if (!sound_q)                          check_q <= StatusBadCheck;
+    else if (!known_q)                     check_q <= StatusUnknownOpcode;
     else if (is_nop_q || is_clear_q)       check_q <= StatusOk;
     else if (unaligned_q)                  check_q <= StatusUnaligned;
     else if (zero_q)                       check_q <= StatusZeroCount;
