@@ -45,7 +45,6 @@ module residue_beat_queue #(
   wire logic clear = clear_i || clearing_q;
   wire logic pop   = m_valid && m_ready;
 
-  assign m_valid = (count_q != '0);
   assign m_data  = mem_q[read_q];
   assign half_o  = (count_q >= (IndexBits + 1)'(DepthBeats / 2));
   assign idle_o  = !m_valid && !in_valid_q && !clearing_q;
@@ -58,13 +57,15 @@ module residue_beat_queue #(
       write_q    <= '0;
       read_q     <= '0;
       count_q    <= '0;
+      m_valid    <= 1'b0;
       room_o     <= 1'b0;
     end else begin
       in_valid_q <= s_valid && !clearing_q;
       if (in_valid_q || clearing_q) write_q <= write_q + 1'b1;
       if (pop) read_q <= read_q + 1'b1;
       if (in_valid_q != pop) count_q <= pop ? count_q - 1'b1 : count_q + 1'b1;
-      room_o <= !clearing_q && (count_q <= (IndexBits + 1)'(DepthBeats - SlackBeats));
+      m_valid <= in_valid_q || (m_valid && !(pop && count_q == (IndexBits + 1)'(1)));
+      room_o  <= !clearing_q && (count_q <= (IndexBits + 1)'(DepthBeats - SlackBeats));
     end
     if (!rst_n) clearing_q <= 1'b0;
     else        clearing_q <= clear_i || (clearing_q && !(&write_q));
@@ -73,6 +74,7 @@ module residue_beat_queue #(
 `ifndef SYNTHESIS
   a_room : assert property (@(posedge clk) disable iff (!rst_n || clear)
       in_valid_q && !pop |-> !count_q[IndexBits]);
+  a_valid : assert property (@(posedge clk) disable iff (!rst_n) m_valid == (count_q != '0));
   a_valid_holds : assert property (@(posedge clk) disable iff (!rst_n || clear)
       m_valid && !m_ready |=> m_valid && $stable(m_data));
 `endif
