@@ -178,19 +178,39 @@ def test_bus_errors(bench: Bench, status: Status, field: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["opcode", "check", "tag", "count", "stride_dst"])
-def test_a_command_changed_on_its_way(
+def test_a_command_changed_on_its_way_is_repeated(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    encode, resets, left = Command.encode, bench.card.queue.resets, [field]
+
+    def change(command: Command, raw: np.void) -> None:
+        encode(command, raw)
+        if left:
+            raw[left.pop()] ^= 8
+
+    monkeypatch.setattr(Command, "encode", change)
+    _still_works(bench)
+    assert bench.card.queue.resets == resets + 1
+
+
+@pytest.mark.parametrize("opcode", [Opcode.MUL, Opcode.NOP, Opcode.CLEAR])
+def test_a_command_that_always_changes_is_not_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, opcode: Opcode
 ) -> None:
     encode = Command.encode
 
     def change(command: Command, raw: np.void) -> None:
         encode(command, raw)
-        raw[field] ^= 8
+        if command.opcode == opcode:
+            raw["count"] ^= 1
 
+    before = bench.page.read(0, bench.page.nbytes).copy()
+    before[0x1000:] = 0xA5
+    bench.page.write(0, before)
     with monkeypatch.context() as patch:
         patch.setattr(Command, "encode", change)
-        assert bench.run(Opcode.MUL, bench.good()) is Status.BAD_CHECK
-        assert bench.run(Opcode.NOP, {}) is Status.BAD_CHECK
+        assert bench.run(opcode, bench.good()) is Status.BAD_CHECK
+    assert np.array_equal(bench.page.read(0, bench.page.nbytes), before)
     _still_works(bench)
 
 
