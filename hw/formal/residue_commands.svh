@@ -68,6 +68,7 @@
                                          StModulus, StModulusWait, StSplit, StStart};
   wire logic f_ending = state_q inside {StReport, StRecord, StRecordData, StRecordWait, StComplete};
   wire logic f_running = state_q inside {StRun, StAbort};
+  wire logic f_clearing = state_q inside {StClearWait, StClear, StClearRun};
 
   always_ff @(posedge clk) if (f_run_q && $past(rst_n) && rst_n) begin
     // HEAD never passes TAIL, and moves by one, with a command's end.
@@ -101,7 +102,7 @@
     if (loaded_q && (f_before || (f_loading && f_same))) a_kept : assert (f_shaped);
     // What is registered of the command and of its modulus, rank by rank, is up to date when used.
     if (state_q == StCheck) a_steady : assert (f_steady_q >= settle_q);
-    if (f_loading || f_running || f_ending) a_steady_since : assert (f_steady_q >= 3'd4);
+    if (f_loading || f_running || f_clearing || f_ending) a_steady_since : assert (f_steady_q >= 3'd4);
     if (state_q inside {StCheck, StShape}) a_shape_steady : assert (f_shape_q >= settle_q);
     if (f_steady_q >= 3'd1) begin
       a_sound : assert (sound_q == f_sound);
