@@ -45,6 +45,7 @@ module residue_commands_bins
   c_status_selftest_failed : cover property (@(posedge clk) done_i && status_i == 8'(StatusSelftestFailed));
   c_status_bad_stride : cover property (@(posedge clk) done_i && status_i == 8'(StatusBadStride));
   c_status_store_error : cover property (@(posedge clk) done_i && status_i == 8'(StatusStoreError));
+  c_status_bad_check : cover property (@(posedge clk) done_i && status_i == 8'(StatusBadCheck));
   c_window_1 : cover property (@(posedge clk) comb && window_i == 8'd1);
   c_window_2 : cover property (@(posedge clk) comb && window_i == 8'd2);
   c_window_4 : cover property (@(posedge clk) comb && window_i == 8'd4);
@@ -62,7 +63,7 @@ endmodule
 
 bind residue_commands residue_commands_bins i_bins (
   .clk, .done_i(command_o), .opcode_i(command.opcode), .window_i(command.window),
-  .status_i(8'(status_q)), .started_i(start_o), .half_i(half), .same_i(same_modulus),
+  .status_i(8'(status_q)), .started_i(start_o), .half_i(half_q), .same_i(same_modulus_q),
   .several_i(job_q.count > 32'(job_q.cap)), .aborted_i(abort_o),
   .wrapped_i(head_q >= queue_size_i)
 );

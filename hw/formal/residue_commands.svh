@@ -36,6 +36,7 @@
   wire logic f_takes_a = !f_self && (!f_combs || command.flags[0]);
   wire logic f_takes_b = command.opcode == 8'd3 || f_combs;
   wire logic f_takes_e = f_powers || command.opcode == 8'd7;
+  wire logic f_sound = f_fold(command) == 8'hA5;
   wire logic f_runs = command.opcode != 8'd0 && command.opcode <= 8'd10;
   wire logic f_aligned = command.modulus[3:0] == '0 && (!f_takes_a || command.src_a[3:0] == '0) &&
       (!f_takes_b || command.src_b[3:0] == '0) && (!f_takes_e || command.exponents[3:0] == '0) &&
@@ -50,14 +51,24 @@
                                                         : command.length * 40'(command.window[3:0]);
   wire logic f_short = !f_powers || (f_exponent <= 40'(MaxExponentBits) &&
       (command.stride_e == '0 || 40'(command.stride_e) * 40'd128 >= f_exponent));
-  wire logic f_good = f_runs && f_aligned && f_counted && f_windowed && f_short;
+  wire logic f_good = f_sound && f_runs && f_aligned && f_counted && f_windowed && f_short;
   wire logic f_shaped = header_k_q >= 64'd4 && header_k_q <= 64'(MaxWords) && !header_k_q[0];
 
+  wire logic f_same = loaded_q && loaded_addr_q == command.modulus;
+
+  // Cycles since the command, and since the head of its modulus, may last have changed.
+  logic [2:0] f_steady_q, f_shape_q;
+  always_ff @(posedge clk) begin
+    f_steady_q <= (!rst_n || state_q == StFetchWait) ? '0 : f_steady_q + 3'(!(&f_steady_q));
+    f_shape_q  <= (!rst_n || state_q == StHeaderWait) ? '0 : f_shape_q + 3'(!(&f_shape_q));
+  end
+
   wire logic f_before = state_q inside {StIdle, StNext, StFetch, StFetchWait, StCheck};
-  wire logic f_loading = state_q inside {StHeader, StHeaderWait, StShape, StPasses, StModulus,
-                                         StModulusWait, StSplit, StStart};
-  wire logic f_ending = state_q inside {StRecord, StRecordData, StRecordWait, StComplete};
+  wire logic f_loading = state_q inside {StHeader, StHeaderWait, StShape, StShare, StPasses,
+                                         StModulus, StModulusWait, StSplit, StStart};
+  wire logic f_ending = state_q inside {StReport, StRecord, StRecordData, StRecordWait, StComplete};
   wire logic f_running = state_q inside {StRun, StAbort};
+  wire logic f_clearing = state_q inside {StClearWait, StClear, StClearRun};
 
   always_ff @(posedge clk) if (f_run_q && $past(rst_n) && rst_n) begin
     // HEAD never passes TAIL, and moves by one, with a command's end.
@@ -72,21 +83,53 @@
     a_beats : assert (f_beats_q == (state_q == StRecordData ? 3'(beat_q)
                                     : f_records_q != '0 ? 3'd4 : 3'd0));
     if (command_o && f_records_q == '0) a_unread : assert (error_o && !f_started_q);
+    if (state_q inside {StNext, StReport, StRecord})
+      a_mask : assert (index_mask_q == f_size - 16'd1);
     if (m_write_valid) a_entry : assert (m_write_rows == 16'd4 &&
         m_write_addr == f_base + (64'(head_q & (f_size - 16'd1)) << 7) + 64'd64);
     // The record goes out when all of the command's data is written, HEAD when the record is.
-    if ($rose(m_write_valid) && f_started_q) a_written : assert ($past(all_idle));
+    if (state_q == StReport && f_started_q) a_written : assert ($past(all_idle));
     if (command_o && f_records_q != '0) a_acknowledged : assert ($past(write_idle_i));
     // A bad command runs nothing; whatever loads or runs is a command of the ABI.
     a_phase : assert (f_started_q ? !(f_before || f_loading) : !f_running);
     if (f_loading || f_running) a_good : assert (f_good);
     if (start_o || f_running || (f_ending && ran_q) ||
-        state_q inside {StPasses, StModulus, StModulusWait, StSplit})
+        state_q inside {StShare, StPasses, StModulus, StModulusWait, StSplit})
       a_shaped : assert (f_shaped);
     if (!f_running && !f_ending && state_q != StIdle && state_q != StNext)
       a_not_run_yet : assert (!ran_q);
-    if (state_q == StHeader || state_q == StHeaderWait) a_new : assert (!same_modulus);
-    if (loaded_q && (f_before || (f_loading && same_modulus))) a_kept : assert (f_shaped);
+    if (state_q == StHeader || state_q == StHeaderWait) a_new : assert (!f_same);
+    if (loaded_q && (f_before || (f_loading && f_same))) a_kept : assert (f_shaped);
+    // What is registered of the command and of its modulus, rank by rank, is up to date when used.
+    if (state_q == StCheck) a_steady : assert (f_steady_q >= settle_q);
+    if (f_loading || f_running || f_clearing || f_ending) a_steady_since : assert (f_steady_q >= 3'd4);
+    if (state_q inside {StCheck, StShape}) a_shape_steady : assert (f_shape_q >= settle_q);
+    if (f_steady_q >= 3'd1) begin
+      a_sound : assert (sound_q == f_sound);
+      a_kinds : assert (known_q == (command.opcode <= 8'd11) && is_nop_q == (command.opcode == 8'd0) &&
+          is_clear_q == (command.opcode == 8'd11) && is_self_q == f_self &&
+          is_mul_q == (command.opcode == 8'd3) && is_pow_q == (command.opcode == 8'd4) &&
+          is_fixed_q == f_combs && is_prod_q == (command.opcode == 8'd7) &&
+          is_sqr_q == (command.opcode == 8'd8) && is_table_q == (command.opcode == 8'd9));
+      a_window : assert (window_known_q == (command.window inside {8'd1, 8'd2, 8'd4, 8'd8}) &&
+          (!window_known_q || command.window == 8'd1 << window_log2_q));
+    end
+    if (f_steady_q >= 3'd1 && (state_q == StCheck || f_loading))
+      a_same : assert (same_modulus_q == f_same);
+    if (f_steady_q >= 3'd2) begin
+      a_checks : assert (unaligned_q == !f_aligned && zero_q == !f_counted &&
+                         window_ok_q == f_windowed);
+      if (f_windowed) a_long : assert (too_long_q ==
+          (f_powers && f_exponent > 40'(MaxExponentBits)));
+      if (f_windowed && f_powers && !too_long_q)
+        a_rows : assert (40'(exp_rows_q) == (f_exponent + 40'd127) >> 7);
+    end
+    if (f_steady_q >= 3'd3 && f_windowed && f_powers && !too_long_q)
+      a_stride : assert (stride_e_ok_q == f_short);
+    if (f_steady_q >= 3'd4 && check_q == StatusOk)
+      a_verdict : assert (f_good || is_nop_q || is_clear_q);
+    if (f_shape_q >= 3'd1) a_k : assert (k_ok_q == f_shaped);
+    if (f_shape_q >= 3'd2 && shape_q == StatusOk) a_shape : assert (f_shaped);
     // Requests and data hold until they are taken.
     if ($past(m_read_valid && !m_read_ready)) a_read_holds : assert (m_read_valid &&
         $stable({m_read_addr, m_read_rows, m_read_store, m_read_row}));

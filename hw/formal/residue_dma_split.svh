@@ -70,6 +70,10 @@
                           (65'(m_burst_beats) << BeatLog2) <= {1'b0, f_limit});
       a_aligned : assert (m_burst_addr[BeatLog2-1:0] == '0);
     end
+    if (m_burst_valid) begin
+      a_single : assert (m_burst_single == (m_burst_beats == 16'd1));
+      a_none   : assert (m_burst_none == (m_burst_beats == '0));
+    end
     a_held : assert (m_burst_valid || f_held_q != 4'd4);
     if (f_held_q == '0) a_nothing_invented : assert (!m_burst_valid);
     a_idle : assert (idle_o == (f_held_q == '0));

@@ -16,6 +16,8 @@ import struct
 from bisect import insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import xor
 from typing import Protocol
 
 import numpy as np
@@ -79,11 +81,13 @@ class Dram:
 
 @dataclass(frozen=True)
 class Command:
-    """The command half of a descriptor; strides in bytes."""
+    """The command half of a descriptor; strides in bytes. `sound`: its bytes fold to the check."""
 
+    sound: bool
     opcode: int
     window: int
     flags: int
+    check: int
     tag: int
     modulus: int
     src_a: int
@@ -102,7 +106,8 @@ class Command:
         """Decode a descriptor."""
         (fields,) = np.frombuffer(raw, abi.COMMAND_DTYPE, count=1, offset=abi.COMMAND_OFFSET)
         names = abi.COMMAND_DTYPE.names or ()
-        return cls(**{n: int(fields[n]) * (16 if n.startswith("stride") else 1) for n in names})
+        values = {n: int(fields[n]) * (16 if n.startswith("stride") else 1) for n in names}
+        return cls(sound=reduce(xor, fields.tobytes()) == abi.COMMAND_CHECK, **values)
 
 
 class _CommandError(Exception):
@@ -263,6 +268,8 @@ class CardModel:
 
     def execute(self, command: Command) -> None:
         """Do what one command says; raises the failure it completes with."""
+        if not command.sound:
+            raise _CommandError(Status.BAD_CHECK)
         if command.opcode not in Opcode.__members__.values():
             raise _CommandError(Status.UNKNOWN_OPCODE)
         opcode = Opcode(command.opcode)

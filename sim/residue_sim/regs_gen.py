@@ -205,6 +205,19 @@ class _Abi:
                 self.modulus_words.append((node.inst_name, offset // 8, _desc(node)))
         self.modulus_header_words = first // 8
 
+    def command_field(self, name: str) -> _Field:
+        """A field of the command."""
+        (found,) = (field for field in self.command.fields if field.name == name)
+        return found
+
+    @property
+    def command_check(self) -> int:
+        """XOR of a command's bytes: the check of a command of zeros."""
+        reset = self.command_field("check").reset
+        if reset is None:
+            raise ValueError(f"{SOURCE}: the command's check has no reset value")
+        return reset
+
     def constant(self, register: str, field: str) -> int:
         """Reset value of a constant field."""
         for candidate in self.registers:
@@ -297,6 +310,7 @@ def _sv_struct(struct: _Struct) -> list[str]:
 
 
 def _sv_package(abi: _Abi) -> str:
+    flag_bits = abi.command_field("flags").width
     lines = [
         f"// {_NOTE}",
         "//",
@@ -309,9 +323,12 @@ def _sv_package(abi: _Abi) -> str:
         *_sv_enum(abi.enums["status"], "Status"),
         "  // Masks of command_t.flags",
         *(
-            f"  localparam logic [15:0] Flag{_camel(name)} = 16'd{value};"
+            f"  localparam logic [{flag_bits - 1}:0] Flag{_camel(name)} = {flag_bits}'d{value};"
             for name, value, _ in abi.enums["flag"].members
         ),
+        "",
+        "  // XOR of a command's bytes",
+        f"  localparam logic [7:0] CommandCheck = 8'd{abi.command_check};",
         "",
         *_sv_struct(abi.command),
         *_sv_struct(abi.completion),
@@ -426,6 +443,11 @@ def _python_module(abi: _Abi) -> str:
             "COMMAND_OFFSET",
             str(abi.command.offset),
             "Byte of a queue entry where the command starts.",
+        ),
+        (
+            "COMMAND_CHECK",
+            f"0x{abi.command_check:02X}",
+            "XOR of a command's bytes.",
         ),
         (
             "COMPLETION_OFFSET",

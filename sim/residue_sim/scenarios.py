@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import xor
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,19 @@ from residue_sim.golden import Montgomery, from_words, to_words
 from residue_sim.manifest import Configuration
 from residue_sim.stimuli import odd_modulus
 
-__all__ = ["Program", "all_operations", "bad_commands", "short_operations"]
+__all__ = ["Program", "all_operations", "bad_commands", "encode", "short_operations"]
 
 _ROW = 16  # rows of memory, the unit of addresses and strides
 _WIDEST = 64  # bytes of the widest bus
+
+
+def encode(fields: Mapping[str, int]) -> bytes:
+    """A command as it lies in memory, with its check; strides in rows."""
+    record = np.zeros(1, abi.COMMAND_DTYPE)
+    for name, value in fields.items():
+        record[name] = value
+    record["check"] = abi.COMMAND_CHECK ^ reduce(xor, record.tobytes())
+    return record.tobytes()
 
 
 @dataclass(frozen=True)
@@ -138,11 +149,9 @@ class Program:
             fields.setdefault("stride_dst", stride)
         tag = 0xC0DE0000 + index
         values = {"opcode": opcode, "modulus": fields.pop("block", block), "tag": tag, **fields}
-        record = np.zeros(1, abi.COMMAND_DTYPE)
-        for name, value in values.items():
-            record[name] = value // _ROW if name.startswith("stride") else value
+        raw = encode({n: v // _ROW if n.startswith("stride") else v for n, v in values.items()})
         start = index * abi.DESCRIPTOR_BYTES + abi.COMMAND_OFFSET
-        self.image[start : start + record.nbytes] = record.tobytes()
+        self.image[start : start + len(raw)] = raw
         self.expected.append(
             _Expected(
                 name=f"{index}: {opcode} {fields}",
@@ -392,5 +401,8 @@ def bad_commands(program: Program, modulus: int, rng: random.Random) -> None:
     bad(Status.BAD_WINDOW, Opcode.POW_FIXED, good, to, fixed, window=3)
     bad(Status.BAD_STRIDE, mul, good, to, stride_a=16)
     bad(Status.BAD_STRIDE, mul, good, to, stride_dst=0)
+    bad(Status.BAD_CHECK, mul, good, to)
+    changed = (len(program.expected) - 2) * abi.DESCRIPTOR_BYTES + abi.COMMAND_OFFSET
+    program.image[changed + rng.choice((0, 3, 8, 48, 63))] ^= 1 << rng.randrange(8)
     index = program.place(struct.pack("<4I", 0, 1 << 31, 2, 0))
     bad(Status.OUT_OF_WINDOW, Opcode.PROD, good, to, exponents=index, length=1)

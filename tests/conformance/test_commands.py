@@ -14,7 +14,7 @@ from residue.card._abi import CommandFlag, Opcode, Status
 from residue.card._device import Card, CardModulus
 from residue.card._digits import Layout
 from residue.card._port import Buffer, Port
-from residue.card._queue import Task
+from residue.card._queue import Command, Task
 from residue.errors import CommandFailed
 from residue_sim.board import Board, InProcess
 from residue_sim.card_model import ModelBoard
@@ -174,6 +174,43 @@ def test_bus_errors(bench: Bench, status: Status, field: str) -> None:
     queue.set_window(0, 1 << 40)
     assert bench.run(Opcode.MUL, bench.good() | {field: hole}) is status
     queue.set_window(*before)
+    _still_works(bench)
+
+
+@pytest.mark.parametrize("field", ["opcode", "check", "tag", "count", "stride_dst"])
+def test_a_command_changed_on_its_way_is_repeated(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    encode, resets, left = Command.encode, bench.card.queue.resets, [field]
+
+    def change(command: Command, raw: np.void) -> None:
+        encode(command, raw)
+        if left:
+            raw[left.pop()] ^= 8
+
+    monkeypatch.setattr(Command, "encode", change)
+    _still_works(bench)
+    assert bench.card.queue.resets == resets + 1
+
+
+@pytest.mark.parametrize("opcode", [Opcode.MUL, Opcode.NOP, Opcode.CLEAR])
+def test_a_command_that_always_changes_is_not_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, opcode: Opcode
+) -> None:
+    encode = Command.encode
+
+    def change(command: Command, raw: np.void) -> None:
+        encode(command, raw)
+        if command.opcode == opcode:
+            raw["count"] ^= 1
+
+    before = bench.page.read(0, bench.page.nbytes).copy()
+    before[0x1000:] = 0xA5
+    bench.page.write(0, before)
+    with monkeypatch.context() as patch:
+        patch.setattr(Command, "encode", change)
+        assert bench.run(opcode, bench.good()) is Status.BAD_CHECK
+    assert np.array_equal(bench.page.read(0, bench.page.nbytes), before)
     _still_works(bench)
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "CAP4_DIGITS_PER_WORD",
     "CAP4_MASTERS",
     "CARD_ID",
+    "COMMAND_CHECK",
     "COMMAND_DTYPE",
     "COMMAND_OFFSET",
     "COMPLETION_DTYPE",
@@ -118,6 +119,7 @@ class Status(IntEnum):
     SELFTEST_FAILED = 26
     BAD_STRIDE = 27
     STORE_ERROR = 28
+    BAD_CHECK = 29
 
 
 class Register(IntEnum):
@@ -196,6 +198,7 @@ STATUS_TEXT: Final[dict[Status, str]] = {
     Status.SELFTEST_FAILED: "the self-test's result differs from 1",
     Status.BAD_STRIDE: "a stride (other than an allowed 0) smaller than the residue",
     Status.STORE_ERROR: "a parity error in a store of the card: the results are not to be used",
+    Status.BAD_CHECK: "the command's bytes do not fold to its check: it was changed on its way",
 }
 """What a status means, as a phrase for messages."""
 
@@ -209,6 +212,8 @@ DESCRIPTOR_BYTES: Final = 128
 """Bytes of a queue entry."""
 COMMAND_OFFSET: Final = 0
 """Byte of a queue entry where the command starts."""
+COMMAND_CHECK: Final = 0xA5
+"""XOR of a command's bytes."""
 COMPLETION_OFFSET: Final = 64
 """Byte of a queue entry where the completion record starts."""
 MODULUS_HEADER_WORDS: Final = 4
@@ -240,7 +245,8 @@ COMMAND_DTYPE: Final[np.dtype[np.void]] = np.dtype(
     [
         ("opcode", "<u1"),
         ("window", "<u1"),
-        ("flags", "<u2"),
+        ("flags", "<u1"),
+        ("check", "<u1"),
         ("tag", "<u4"),
         ("modulus", "<u8"),
         ("src_a", "<u8"),

@@ -25,7 +25,7 @@ _RECORDS = 16384
 # Cycles that every command is given, however little it has to do.
 _LEAST_CYCLES = 1 << 20
 # What a second try may cure.
-_PASSING = frozenset({Status.READ_ERROR, Status.WRITE_ERROR, Status.STORE_ERROR})
+_PASSING = frozenset({Status.READ_ERROR, Status.WRITE_ERROR, Status.STORE_ERROR, Status.BAD_CHECK})
 
 
 @dataclass(eq=False, slots=True)
@@ -90,8 +90,12 @@ class Command:
                 raw[name] = getattr(self, name) // 16
             elif name == "tag":
                 raw[name] = self.number & 0xFFFFFFFF
+            elif name == "check":
+                raw[name] = 0
             else:
                 raw[name] = getattr(self, name)
+        folded = np.bitwise_xor.reduce(np.frombuffer(raw.tobytes(), np.uint8))
+        raw["check"] = abi.COMMAND_CHECK ^ folded
 
 
 class CommandQueue:

@@ -35,12 +35,16 @@ package residue_abi_pkg;
     StatusWriteError = 8'd25,
     StatusSelftestFailed = 8'd26,
     StatusBadStride = 8'd27,
-    StatusStoreError = 8'd28
+    StatusStoreError = 8'd28,
+    StatusBadCheck = 8'd29
   } status_e;
 
   // Masks of command_t.flags
-  localparam logic [15:0] FlagInitFromA = 16'd1;
-  localparam logic [15:0] FlagModulusPerElement = 16'd2;
+  localparam logic [7:0] FlagInitFromA = 8'd1;
+  localparam logic [7:0] FlagModulusPerElement = 8'd2;
+
+  // XOR of a command's bytes
+  localparam logic [7:0] CommandCheck = 8'd165;
 
   typedef struct packed {
     logic [15:0] stride_dst;
@@ -55,7 +59,8 @@ package residue_abi_pkg;
     logic [63:0] src_a;
     logic [63:0] modulus;
     logic [31:0] tag;
-    logic [15:0] flags;
+    logic [7:0] check;
+    logic [7:0] flags;
     logic [7:0] window;
     logic [7:0] opcode;
   } command_t;

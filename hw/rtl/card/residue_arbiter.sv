@@ -32,16 +32,22 @@ module residue_arbiter #(
     wire logic unused = &{1'b0, clk, rst_n, clear_i};
   end else begin : g_several
     logic [Ports-1:0]    after_q;  // ports behind the last one served
-    logic [Ports-1:0]    asking, pick;
+    logic [Ports-1:0]    after, pick;  // ports behind the pick, the pick
     logic [PortBits-1:0] port;
 
     wire logic [Ports-1:0] behind = s_valid & after_q;
     wire logic             free   = !m_valid || m_ready;
 
+    // Which ports have one of `ports` before them: a tree, as a chain is slow with many ports.
+    function automatic logic [Ports-1:0] f_behind(input logic [Ports-1:0] ports);
+      f_behind = ports << 1;
+      for (int unsigned i = 1; i < Ports; i *= 2) f_behind = f_behind | (f_behind << i);
+    endfunction
+
     always_comb begin
-      asking = (behind != '0) ? behind : s_valid;
-      if (Priority && s_valid[0]) asking = Ports'(1);
-      pick = asking & (~asking + Ports'(1));
+      after = (behind != '0) ? f_behind(behind) : f_behind(s_valid);
+      pick  = (behind != '0) ? behind & ~f_behind(behind) : s_valid & ~f_behind(s_valid);
+      if (Priority && s_valid[0]) pick = Ports'(1);
       port = '0;
       for (int unsigned i = 0; i < Ports; i++) if (pick[i]) port = port | PortBits'(i);
     end
@@ -58,7 +64,7 @@ module residue_arbiter #(
         after_q <= '0;
       end else if (free) begin
         m_valid <= (s_valid != '0);
-        if (s_valid != '0 && !(Priority && pick[0])) after_q <= ~(pick | (pick - Ports'(1)));
+        if (s_valid != '0 && !(Priority && pick[0])) after_q <= after;
       end
     end
   end

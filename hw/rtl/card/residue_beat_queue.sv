@@ -1,7 +1,7 @@
 // First-in first-out queue of beats in distributed memory, filled without back-pressure.
 //
 // `room_o` comes from a register; s_valid may be high in the cycle after one with `room_o` high, and
-// in no other. So a source may register its beat on the way without a skid buffer. The last two
+// in no other. So a source may register its beat on the way without a skid buffer. The last three
 // entries may stay unused. One beat a cycle in and out; a beat is seen at the output two cycles
 // after it went in.
 // A pulse on clear_i empties the queue and overwrites all of its memory with zeros, DepthBeats
@@ -28,8 +28,9 @@ module residue_beat_queue #(
 );
 
   localparam int unsigned IndexBits = $clog2(DepthBeats);
-  // On their way while room_o is still high: before the input, in the input register, being counted.
-  localparam int unsigned SlackBeats = 3;
+  // On their way while room_o is still high: before the input, in the input register, being counted,
+  // counted in the cycle in which room_o is found.
+  localparam int unsigned SlackBeats = 4;
 
   if (DepthBeats < 8 || DepthBeats != (1 << IndexBits)) begin : g_depth_illegal
     $error("DepthBeats must be a power of two, at least 8");
@@ -39,20 +40,14 @@ module residue_beat_queue #(
   logic [WidthBits-1:0] in_q;
   logic                 in_valid_q, clearing_q;
   logic [IndexBits-1:0] write_q, read_q;
-  logic [IndexBits:0]   count_q, count_d;
+  logic [IndexBits:0]   count_q;
 
   wire logic clear = clear_i || clearing_q;
   wire logic pop   = m_valid && m_ready;
 
-  assign m_valid = (count_q != '0);
   assign m_data  = mem_q[read_q];
   assign half_o  = (count_q >= (IndexBits + 1)'(DepthBeats / 2));
   assign idle_o  = !m_valid && !in_valid_q && !clearing_q;
-
-  always_comb begin
-    count_d = count_q;
-    if (in_valid_q != pop) count_d = pop ? count_q - 1'b1 : count_q + 1'b1;
-  end
 
   always_ff @(posedge clk) begin
     in_q <= (s_valid && !clear) ? s_data : '0;
@@ -62,13 +57,15 @@ module residue_beat_queue #(
       write_q    <= '0;
       read_q     <= '0;
       count_q    <= '0;
+      m_valid    <= 1'b0;
       room_o     <= 1'b0;
     end else begin
       in_valid_q <= s_valid && !clearing_q;
       if (in_valid_q || clearing_q) write_q <= write_q + 1'b1;
       if (pop) read_q <= read_q + 1'b1;
-      count_q <= count_d;
-      room_o  <= !clearing_q && (count_d <= (IndexBits + 1)'(DepthBeats - SlackBeats));
+      if (in_valid_q != pop) count_q <= pop ? count_q - 1'b1 : count_q + 1'b1;
+      m_valid <= in_valid_q || (m_valid && !(pop && count_q == (IndexBits + 1)'(1)));
+      room_o  <= !clearing_q && (count_q <= (IndexBits + 1)'(DepthBeats - SlackBeats));
     end
     if (!rst_n) clearing_q <= 1'b0;
     else        clearing_q <= clear_i || (clearing_q && !(&write_q));
@@ -77,6 +74,7 @@ module residue_beat_queue #(
 `ifndef SYNTHESIS
   a_room : assert property (@(posedge clk) disable iff (!rst_n || clear)
       in_valid_q && !pop |-> !count_q[IndexBits]);
+  a_valid : assert property (@(posedge clk) disable iff (!rst_n) m_valid == (count_q != '0));
   a_valid_holds : assert property (@(posedge clk) disable iff (!rst_n || clear)
       m_valid && !m_ready |=> m_valid && $stable(m_data));
 `endif

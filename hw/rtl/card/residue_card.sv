@@ -101,6 +101,8 @@ module residue_card
   logic [7:0]  inc_busy_q, inc_products_q, inc_stalls_q;
   logic [15:0] inc_read_bytes_q, inc_write_bytes_q;
   logic [Masters-1:0] read_idle, write_idle;
+  logic [Masters-1:0] near_read_idle_q, near_write_idle_q;
+  logic read_idle_q, write_idle_q;
 
   residue_regs #(
     .WordBits(WordBits), .DigitsPerWord(DigitsPerWord), .Elements(Elements), .Rings(Rings),
@@ -115,7 +117,7 @@ module residue_card
     .s_axil_araddr, .s_axil_arprot, .s_axil_arvalid, .s_axil_arready,
     .s_axil_rdata, .s_axil_rresp, .s_axil_rvalid, .s_axil_rready,
     .start_o(start), .ready_i(ready), .done_i(done),
-    .idle_i(commands_idle && (&read_idle) && (&write_idle)),
+    .idle_i(commands_idle && read_idle_q && write_idle_q),
     .soft_reset_o(soft_reset), .interrupt_o,
     .queue_base_o(queue_base), .queue_size_o(queue_size), .tail_o(tail), .head_i(head),
     .mem_base_o(mem_base), .mem_limit_o(mem_limit),
@@ -134,7 +136,6 @@ module residue_card
   logic [WordBits-1:0] n0inv;
   lane_state_t state_q;
   logic [Masters-1:0] read_window_error, read_axi_error, write_window_error, write_axi_error;
-  logic read_idle_q, write_idle_q;
   logic read_window_error_q, read_axi_error_q, write_window_error_q, write_axi_error_q;
 
   logic               cmd_read_valid;
@@ -216,6 +217,8 @@ module residue_card
       clear_q <= core_rst_n && job_clear;
       lane_state[c*Lanes +: Lanes] <= state;
       lane_count[c*Lanes +: Lanes] <= core_rst_n ? count : '0;
+      near_read_idle_q[c]  <= core_rst_n && read_idle[c];
+      near_write_idle_q[c] <= core_rst_n && write_idle[c];
     end
 
     residue_cluster #(
@@ -258,8 +261,8 @@ module residue_card
 
   // ---- What the clusters say -------------------------------------------------------------------------
   always_ff @(posedge clk) begin
-    read_idle_q          <= &read_idle;
-    write_idle_q         <= &write_idle;
+    read_idle_q          <= core_rst_n && (&near_read_idle_q);
+    write_idle_q         <= core_rst_n && (&near_write_idle_q);
     read_window_error_q  <= |read_window_error;
     read_axi_error_q     <= |read_axi_error;
     write_window_error_q <= |write_window_error;

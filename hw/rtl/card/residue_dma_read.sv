@@ -88,6 +88,7 @@ module residue_dma_read #(
   // Bursts
   logic                       split_ready, split_idle;
   logic                       burst_valid, burst_ready, burst_last, burst_bad;
+  logic                       burst_single, burst_none;
   logic [63:0]                burst_addr;
   logic [15:0]                burst_beats;
   logic [PlaceBits-1:0]       burst_low, burst_high;
@@ -100,26 +101,28 @@ module residue_dma_read #(
     .MaxBurstBeats(MaxBurstBeats),
     .TagBits      (Targets + TagBits)
   ) i_split (
-    .clk          (clk),
-    .rst_n        (rst_n),
-    .clear_i      (clear),
-    .mem_base_i   (mem_base_i),
-    .mem_limit_i  (mem_limit_i),
-    .s_req_valid  (s_req_valid && !flushing_q),
-    .s_req_ready  (split_ready),
-    .s_req_addr   (s_req_addr),
-    .s_req_rows   (s_req_rows),
-    .s_req_tag    ({s_req_targets, s_req_tag}),
-    .m_burst_valid(burst_valid),
-    .m_burst_ready(burst_ready),
-    .m_burst_addr (burst_addr),
-    .m_burst_beats(burst_beats),
-    .m_burst_low  (burst_low),
-    .m_burst_high (burst_high),
-    .m_burst_last (burst_last),
-    .m_burst_bad  (burst_bad),
-    .m_burst_tag  (burst_tag),
-    .idle_o       (split_idle)
+    .clk           (clk),
+    .rst_n         (rst_n),
+    .clear_i       (clear),
+    .mem_base_i    (mem_base_i),
+    .mem_limit_i   (mem_limit_i),
+    .s_req_valid   (s_req_valid && !flushing_q),
+    .s_req_ready   (split_ready),
+    .s_req_addr    (s_req_addr),
+    .s_req_rows    (s_req_rows),
+    .s_req_tag     ({s_req_targets, s_req_tag}),
+    .m_burst_valid (burst_valid),
+    .m_burst_ready (burst_ready),
+    .m_burst_addr  (burst_addr),
+    .m_burst_beats (burst_beats),
+    .m_burst_single(burst_single),
+    .m_burst_none  (burst_none),
+    .m_burst_low   (burst_low),
+    .m_burst_high  (burst_high),
+    .m_burst_last  (burst_last),
+    .m_burst_bad   (burst_bad),
+    .m_burst_tag   (burst_tag),
+    .idle_o        (split_idle)
   );
 
   // Address channel and the list of pending bursts
@@ -204,7 +207,7 @@ module residue_dma_read #(
     end
   end
 
-  wire logic unused = &{1'b0, m_axi_rid, m_axi_rresp[0]};
+  wire logic unused = &{1'b0, m_axi_rid, m_axi_rresp[0], burst_single, burst_none};
 
 `ifndef SYNTHESIS
   a_ar_holds : assert property (@(posedge clk) disable iff (!rst_n)

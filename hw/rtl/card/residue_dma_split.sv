@@ -30,6 +30,8 @@ module residue_dma_split #(
   input  wire  logic                 m_burst_ready,
   output       logic [63:0]          m_burst_addr,  // aligned to a beat
   output       logic [15:0]          m_burst_beats,
+  output       logic                 m_burst_single,  // one beat
+  output       logic                 m_burst_none,    // no beat: it is bad
   output       logic [PlaceBits-1:0] m_burst_low,
   output       logic [PlaceBits-1:0] m_burst_high,
   output       logic                 m_burst_last,  // last of its request
@@ -102,21 +104,28 @@ module residue_dma_split #(
     assign in_beats = (in_request.rows == '0) ? 16'd0 : 16'(span[16:PlaceBits]) + 16'd1;
   end
 
-  // Rank 2: distances to the window's ends. Rank 3: the request being split.
+  // Rank 2: distances to the window's ends. Rank 3: the request being split, and of its next burst
+  // what must not be late.
   beats_t      check_q, split_q;
   logic        check_valid_q, split_valid_q;
-  logic        outside_q;  // starts outside the window, or is malformed
-  logic [63:0] room_q;     // bytes from its start to the window's end
+  logic        outside_q;  // starts before the window, or is malformed
+  logic [64:0] room_q;     // bytes from its start to the window's end; upper bit: it starts behind
   logic        bad_q;
+  logic [15:0] size_q;     // beats of a burst that is not its last
+  logic        fits_q;     // the next burst is its last
+  logic        single_q, none_q;  // beats of the next burst
 
-  wire logic        outside    = (in_addr < mem_base_i) || (in_addr >= mem_limit_i) ||
-                                 (in_request.addr[3:0] != '0) || (in_request.rows == '0);
+  wire logic        outside    = (in_addr < mem_base_i) || (in_request.addr[3:0] != '0) ||
+                                 (in_request.rows == '0);
   wire logic [63:0] check_size = 64'(check_q.beats) << BeatLog2;
+  wire logic        bad        = outside_q || room_q[64] || (room_q[63:0] < check_size);
 
-  // Beats up to the next multiple of MaxBurstBeats, and of this burst.
+  // Beats up to the next multiple of MaxBurstBeats.
   wire logic [15:0] to_boundary =
-      16'(MaxBurstBeats) - 16'(split_q.addr[BeatLog2+:MaxBurstLog2]);
-  wire logic        whole       = bad_q || (split_q.beats <= to_boundary);
+      16'(MaxBurstBeats) - 16'(check_q.addr[BeatLog2+:MaxBurstLog2]);
+  wire logic        fits       = (check_q.beats <= to_boundary);
+  wire logic [15:0] beats_left = split_q.beats - size_q;
+  wire logic        whole      = bad_q || fits_q;
 
   wire logic burst_done  = m_burst_valid && m_burst_ready;
   wire logic split_ready = !split_valid_q || (burst_done && m_burst_last);
@@ -124,7 +133,9 @@ module residue_dma_split #(
   assign in_ready      = !check_valid_q || split_ready;
   assign m_burst_valid = split_valid_q;
   assign m_burst_addr  = split_q.addr;
-  assign m_burst_beats = whole ? split_q.beats : to_boundary;
+  assign m_burst_beats = whole ? split_q.beats : size_q;
+  assign m_burst_single = single_q;
+  assign m_burst_none   = none_q;
   assign m_burst_low   = split_q.low;
   assign m_burst_high  = whole ? split_q.high : PlaceBits'(Rows - 1);
   assign m_burst_last  = whole;
@@ -133,18 +144,25 @@ module residue_dma_split #(
   assign idle_o        = !in_valid && !check_valid_q && !split_valid_q;
 
   always_ff @(posedge clk) begin
-    if (in_ready && in_valid) begin
+    if (in_ready) begin
       check_q   <= {in_request.tag, in_low, in_high, in_beats, in_addr};
       outside_q <= outside;
-      room_q    <= mem_limit_i - in_addr;
+      room_q    <= {1'b0, mem_limit_i} - {1'b0, in_addr};
     end
-    if (split_ready && check_valid_q) begin
-      split_q <= check_q;
-      bad_q   <= outside_q || (room_q < check_size);
+    if (split_ready) begin
+      split_q  <= check_q;
+      bad_q    <= bad;
+      size_q   <= to_boundary;
+      fits_q   <= fits;
+      single_q <= (check_q.beats == 16'd1) || (!bad && to_boundary == 16'd1);
+      none_q   <= (check_q.beats == '0);
     end else if (burst_done) begin
-      split_q.addr  <= split_q.addr + (64'(m_burst_beats) << BeatLog2);
-      split_q.beats <= split_q.beats - m_burst_beats;
+      split_q.addr  <= split_q.addr + (64'(size_q) << BeatLog2);
+      split_q.beats <= beats_left;
       split_q.low   <= '0;
+      size_q        <= 16'(MaxBurstBeats);
+      fits_q        <= (beats_left <= 16'(MaxBurstBeats));
+      single_q      <= (beats_left == 16'd1);
     end
     if (!rst_n || clear_i) begin
       check_valid_q <= 1'b0;
@@ -159,6 +177,9 @@ module residue_dma_split #(
   a_burst_holds : assert property (@(posedge clk) disable iff (!rst_n || clear_i)
       m_burst_valid && !m_burst_ready |=> m_burst_valid && $stable(m_burst_addr) &&
       $stable(m_burst_beats));
+  a_beats : assert property (@(posedge clk) disable iff (!rst_n)
+      m_burst_valid |-> m_burst_single == (m_burst_beats == 16'd1) &&
+      m_burst_none == (m_burst_beats == '0));
   a_burst_in_page : assert property (@(posedge clk) disable iff (!rst_n)
       m_burst_valid && !m_burst_bad |->
       m_burst_beats != '0 && m_burst_beats <= 16'(MaxBurstBeats) &&

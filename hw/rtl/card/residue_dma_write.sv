@@ -70,15 +70,17 @@ module residue_dma_write #(
 
   // Bursts
   logic                 split_ready, split_idle;
-  logic                 burst_valid, burst_ready, burst_bad;
+  logic                 burst_valid, burst_ready, burst_single, burst_none, burst_bad;
   logic [63:0]          burst_addr;
   logic [15:0]          burst_beats;
   logic [PlaceBits-1:0] burst_low, burst_high;
   logic                 burst_last, burst_tag;
-  logic [15:0]          index_q;  // beats of the burst taken so far
+  logic                 moved_q;  // beats of the burst were taken
+  logic                 final_q;  // then: the next one is its last
+  logic [15:0]          after_q;  // number of the beat after that, from 1
 
   // A burst whose address is out must be completed before the requests are dropped.
-  wire logic begun = (index_q != '0) && !burst_bad;
+  wire logic begun = moved_q && !burst_bad;
   wire logic clear = flushing_q && !begun;
 
   assign s_req_ready = split_ready && !flushing_q;
@@ -88,26 +90,28 @@ module residue_dma_write #(
     .MaxBurstBeats(MaxBurstBeats),
     .TagBits      (1)
   ) i_split (
-    .clk          (clk),
-    .rst_n        (rst_n),
-    .clear_i      (clear),
-    .mem_base_i   (mem_base_i),
-    .mem_limit_i  (mem_limit_i),
-    .s_req_valid  (s_req_valid && !flushing_q),
-    .s_req_ready  (split_ready),
-    .s_req_addr   (s_req_addr),
-    .s_req_rows   (s_req_rows),
-    .s_req_tag    (1'b0),
-    .m_burst_valid(burst_valid),
-    .m_burst_ready(burst_ready),
-    .m_burst_addr (burst_addr),
-    .m_burst_beats(burst_beats),
-    .m_burst_low  (burst_low),
-    .m_burst_high (burst_high),
-    .m_burst_last (burst_last),
-    .m_burst_bad  (burst_bad),
-    .m_burst_tag  (burst_tag),
-    .idle_o       (split_idle)
+    .clk           (clk),
+    .rst_n         (rst_n),
+    .clear_i       (clear),
+    .mem_base_i    (mem_base_i),
+    .mem_limit_i   (mem_limit_i),
+    .s_req_valid   (s_req_valid && !flushing_q),
+    .s_req_ready   (split_ready),
+    .s_req_addr    (s_req_addr),
+    .s_req_rows    (s_req_rows),
+    .s_req_tag     (1'b0),
+    .m_burst_valid (burst_valid),
+    .m_burst_ready (burst_ready),
+    .m_burst_addr  (burst_addr),
+    .m_burst_beats (burst_beats),
+    .m_burst_single(burst_single),
+    .m_burst_none  (burst_none),
+    .m_burst_low   (burst_low),
+    .m_burst_high  (burst_high),
+    .m_burst_last  (burst_last),
+    .m_burst_bad   (burst_bad),
+    .m_burst_tag   (burst_tag),
+    .idle_o        (split_idle)
   );
 
   // Data
@@ -140,13 +144,13 @@ module residue_dma_write #(
   wire logic address_free = !m_axi_awvalid || m_axi_awready;
   wire logic beat_free    = !m_axi_wvalid || m_axi_wready;
   wire logic credit       = (outstanding_q != OutstandingBits'(MaxOutstanding));
-  wire logic final_beat   = (index_q + 16'd1 == burst_beats);
+  wire logic final_beat   = moved_q ? final_q : burst_single;
 
-  wire logic start   = burst_valid && !burst_bad && !begun && !flushing_q && data_valid &&
+  wire logic start   = burst_valid && !burst_bad && !moved_q && !flushing_q && data_valid &&
                        address_free && beat_free && credit;
   wire logic go_on   = begun && (data_valid || flushing_q) && beat_free;
-  wire logic swallow = burst_valid && burst_bad && data_valid && (burst_beats != '0);
-  wire logic empty   = burst_valid && burst_bad && (burst_beats == '0);
+  wire logic swallow = burst_valid && burst_bad && data_valid && !burst_none;
+  wire logic empty   = burst_valid && burst_bad && burst_none;
   wire logic send    = start || go_on;
 
   assign data_take   = send || swallow;
@@ -180,6 +184,12 @@ module residue_dma_write #(
     end
   end
 
+  always_ff @(posedge clk) begin
+    if (data_take) final_q <= (after_q == burst_beats);
+    if (!rst_n || clear || burst_ready) after_q <= 16'd2;
+    else if (data_take) after_q <= after_q + 16'd1;
+  end
+
   // State
   wire logic busy = m_axi_awvalid || m_axi_wvalid || (outstanding_q != '0);
 
@@ -187,14 +197,14 @@ module residue_dma_write #(
 
   always_ff @(posedge clk) begin
     if (!rst_n) begin
-      index_q        <= '0;
+      moved_q        <= 1'b0;
       outstanding_q  <= '0;
       flushing_q     <= 1'b0;
       error_window_o <= 1'b0;
       error_axi_o    <= 1'b0;
     end else begin
-      if (clear || burst_ready) index_q <= '0;
-      else if (data_take) index_q <= index_q + 16'd1;
+      if (clear)          moved_q <= 1'b0;
+      else if (data_take) moved_q <= !final_beat;
       if (start != m_axi_bvalid)
         outstanding_q <= start ? outstanding_q + 1'b1 : outstanding_q - 1'b1;
       flushing_q <= flush_i || (flushing_q && (begun || busy));

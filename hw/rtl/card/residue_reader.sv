@@ -193,7 +193,12 @@ module residue_reader #(
     );
   end
 
-  assign idle_o = !request_valid && dma_idle && (&unpack_idle);
+  // Nothing came to the streams in the cycle before, and nothing was left in them.
+  logic streams_idle_q;
+  always_ff @(posedge clk)
+    streams_idle_q <= rst_n && !flush_i && !clear_i && (beat_valid == '0) && (&unpack_idle);
+
+  assign idle_o = !request_valid && dma_idle && streams_idle_q;
 
   wire logic unused = &{1'b0, request_port};
 

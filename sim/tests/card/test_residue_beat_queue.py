@@ -12,7 +12,7 @@ from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
 
 from residue_sim.harness import bench_parameter, run_bench
 
-SLACK = 3  # beats that may be on their way: the queue need not take more than depth - SLACK + 1
+SLACK = 4  # beats that may be on their way: the queue need not take more than depth - SLACK + 1
 
 
 async def start(dut: Any) -> None:

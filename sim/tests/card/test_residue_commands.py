@@ -21,6 +21,7 @@ from residue_sim.golden import Montgomery
 from residue_sim.harness import run_bench
 from residue_sim.job import unpack_job, unpack_share
 from residue_sim.manifest import configurations
+from residue_sim.scenarios import encode
 from residue_sim.stimuli import odd_modulus
 
 # Wide: ring words of two digits, and room for tables of 8-bit digits.
@@ -62,6 +63,7 @@ class Case:
     header_k: int | None = None  # what the block claims instead of k
     fail: tuple[str, str] | None = None  # error flag, and where: fetch, header, vectors or run
     mismatch: bool = False
+    changed: int = 0  # bits of the command that flip on its way
 
     def __post_init__(self) -> None:
         bits = CARD.word_bits * (self.k - CARD.digits_per_word) - 2
@@ -108,10 +110,8 @@ class Case:
 
     @property
     def descriptor(self) -> bytes:
-        record = np.zeros(1, abi.COMMAND_DTYPE)
-        for name, value in self.fields.items():
-            record[name] = value
-        return record.tobytes()
+        sent = int.from_bytes(encode(self.fields), "little")
+        return (sent ^ self.changed).to_bytes(abi.COMMAND_DTYPE.itemsize, "little")
 
     @property
     def block(self) -> list[int]:
@@ -190,7 +190,7 @@ class Case:
         fetch = [(entry, 4, HERE, 0)]
         stage = self.fail[1] if self.fail else ""
         no_fit = self.opcode in FIXED and self.fields["window"] == 8  # known from k
-        early = (Status.UNKNOWN_OPCODE, Status.UNALIGNED, Status.ZERO_COUNT,
+        early = (Status.BAD_CHECK, Status.UNKNOWN_OPCODE, Status.UNALIGNED, Status.ZERO_COUNT,
                  Status.EXPONENT_TOO_LONG, *([] if no_fit else [Status.BAD_WINDOW]))  # fmt: skip
         if self.opcode in (Opcode.NOP, Opcode.CLEAR) or self.status in early or stage == "fetch":
             return fetch
@@ -430,7 +430,7 @@ class Bench:
         case = self.case
         assert self.reads == case.reads(self.entry, self.loaded), case
         assert self.started == case.runs, case
-        assert self.cleared == (case.opcode == Opcode.CLEAR)
+        assert self.cleared == (case.opcode == Opcode.CLEAR and case.status == Status.OK)
         assert self.aborted == self.flushed == (case.fail is not None and case.fail[1] == "run")
         if case.fail and case.fail[1] == "fetch":
             assert not self.record_asked
@@ -438,7 +438,8 @@ class Bench:
         raw = b"".join(beat.to_bytes(16, "little") for beat in self.record)
         (record,) = np.frombuffer(raw, abi.COMPLETION_DTYPE)
         assert record["status"] == case.status, case
-        assert record["tag"] == case.fields["tag"]
+        (command,) = np.frombuffer(case.descriptor, abi.COMMAND_DTYPE)
+        assert record["tag"] == command["tag"]
         assert record["cycles"] == self.recorded_in - self.fetched_in
         assert {name: record[name] for name in COUNTS} == self.counts
         begun = int(record["started"])
@@ -487,6 +488,12 @@ def good_commands() -> Iterator[Case]:
 
 
 def bad_commands() -> Iterator[Case]:
+    for byte in range(abi.COMMAND_DTYPE.itemsize):
+        yield Case(Opcode.MUL, Status.BAD_CHECK, changed=1 << (8 * byte + byte % 8))
+    for op in (Opcode.NOP, Opcode.CLEAR):
+        sent = int.from_bytes(encode(Case(op).fields), "little")
+        for nonsense in (0, (1 << 512) - 1):
+            yield Case(op, Status.BAD_CHECK, changed=sent ^ nonsense)
     yield Case(12, Status.UNKNOWN_OPCODE)
     yield Case(0xFF, Status.UNKNOWN_OPCODE)
     uses = {
