@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
@@ -109,19 +110,12 @@ class OwnerBackend:
     def __init__(self, path: str | Path, *, timeout: float = 60.0) -> None:
         self._path = _trusted(path)
         self._lock = threading.Lock()
-        self._outbox: _Outbox = SimpleQueue()
-        self._closed = False
         self._error: DeviceError | None = None
         self._pid = os.getpid()
-        self._channel = _channel(self._path)
-        call = self._channel.stream_stream(
-            f"/{SERVICE}/Session",
-            request_serializer=v1.Request.SerializeToString,
-            response_deserializer=v1.Reply.FromString,
-        )
-        self._replies = call(_feed(self._outbox))
+        self._stream = _Stream(self._path)
+        self._end = weakref.finalize(self, self._stream.close)  # also at the end of this process
         hello = v1.Hello(protocol=PROTOCOL_VERSION, pid=self._pid)
-        watchdog = threading.Timer(timeout, self._replies.cancel)
+        watchdog = threading.Timer(timeout, self._stream.replies.cancel)
         watchdog.start()
         try:
             self._quota = self._ask([v1.Request(hello=hello)]).welcome.quota_bytes
@@ -254,9 +248,7 @@ class OwnerBackend:
 
     def close(self) -> None:
         """End the session. The owner frees its arrays; they become unusable."""
-        self._closed = True
-        self._outbox.put(None)
-        self._channel.close()
+        self._end()
 
     # --------------------------------------------------------------------------------- private
 
@@ -271,7 +263,7 @@ class OwnerBackend:
     ) -> OwnerArray:  # fmt: skip
         operands = [self._own(a) for a in arrays]
         result, _ = self._exchange(kind, operands, tensors, **fields)
-        return OwnerArray(self, of, result, self._outbox)
+        return OwnerArray(self, of, result, self._stream.outbox)
 
     def _fetch(
         self, kind: v1.Kind, arrays: Sequence[OwnerArray], tensors: Sequence[NDArray[Any]] = (),
@@ -315,24 +307,24 @@ class OwnerBackend:
         return reply.result, data
 
     def _ask(self, requests: Iterable[v1.Request]) -> v1.Reply:
-        if self._closed:
+        if not self._end.alive:
             raise BackendError("this owner backend is closed")
         if os.getpid() != self._pid:
             raise BackendError("this owner backend was opened before a fork: open another one")
         if self._error is not None:
             raise self._error.with_traceback(None)
-        self._outbox.put(requests)
+        self._stream.outbox.put(requests)
         return self._next()
 
     def _next(self) -> v1.Reply:
         try:
-            reply: v1.Reply = next(self._replies)
+            reply: v1.Reply = next(self._stream.replies)
             return reply
         except grpc.RpcError as error:
             self._error = _lost(self._path, error)
         except StopIteration:
             self._error = DeviceError(f"the owner process at {self._path} has ended the session")
-        self._outbox.put(None)
+        self._stream.outbox.put(None)
         raise self._error
 
 
@@ -360,6 +352,39 @@ def status(path: str | Path, *, timeout: float = 30.0) -> dict[str, Any]:
         "quota_bytes": reply.quota_bytes,
         "sessions": [{name: getattr(s, name) for name in names} for s in reply.sessions],
     }
+
+
+def _end(outbox: _Outbox, channel: Any) -> None:
+    outbox.put(None)
+    channel.close()
+
+
+class _Stream:
+    """What goes to the owner and what comes back.
+
+    Attributes:
+        outbox: what to send.
+        replies: what the owner answers.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.outbox: _Outbox = SimpleQueue()
+        self._channel = _channel(path)
+        call = self._channel.stream_stream(
+            f"/{SERVICE}/Session",
+            request_serializer=v1.Request.SerializeToString,
+            response_deserializer=v1.Reply.FromString,
+        )
+        self.replies = call(_feed(self.outbox))
+
+    def close(self) -> None:
+        """End it, and drop gRPC's objects while threads run.
+
+        Their finalisers take locks, which gRPC's threads may hold for ever when Python has ended.
+        """
+        self.outbox.put(None)
+        self._channel.close()
+        del self.replies, self._channel
 
 
 def _feed(outbox: _Outbox) -> Iterator[v1.Request]:

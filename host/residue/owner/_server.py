@@ -37,6 +37,7 @@ from residue.owner.proto import v1
 __all__ = ["Owner", "default_quota"]
 
 _QUOTA_SHARE = 4
+_GRACE_SECONDS = 2.0
 _SPARE = 4
 """Threads for questions about the status, and for clients that are refused."""
 
@@ -75,7 +76,7 @@ class Owner:
         self._quota = default_quota() if quota is None else quota
         self._most = sessions
         self._lock = threading.Lock()
-        self._sessions: list[Session] = []
+        self._sessions: dict[Session, Any] = {}  # with the contexts of their streams
         self.path = private_path(path)
         self._pool = futures.ThreadPoolExecutor(sessions + _SPARE, "residue-owner")
         self._server = grpc.server(
@@ -112,7 +113,10 @@ class Owner:
 
     def close(self) -> None:
         """End all sessions, erase what they leave behind and release the device."""
-        self._server.stop(None)
+        with self._lock:
+            for context in self._sessions.values():
+                context.cancel()
+        self._server.stop(_GRACE_SECONDS).wait()
         self._pool.shutdown()
         self._machine.close()
         self.path.unlink(missing_ok=True)
@@ -195,7 +199,7 @@ class Owner:
             context.abort(grpc.StatusCode.INTERNAL, f"the device does not answer: {error}")
         with self._lock:
             if len(self._sessions) < self._most:
-                self._sessions.append(session)
+                self._sessions[session] = context
         if session not in self._sessions:
             context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -207,7 +211,7 @@ class Owner:
         finally:
             session.end()
             with self._lock:
-                self._sessions.remove(session)
+                del self._sessions[session]
 
     def _tensors(
         self, operation: v1.Operation, requests: Iterator[bytes], context: Any
