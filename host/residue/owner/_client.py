@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import threading
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,14 +21,15 @@ from gmpy2 import mpz
 from numpy.typing import NDArray
 
 from residue._limbs import to_limbs
+from residue._trace import note_operation
 from residue.backends._protocol import Limbs, Modulus, OperationStats, ResidueArray
 from residue.backends._validate import check_modulus
-from residue.card._memory import DeviceMemoryError
 from residue.errors import BackendError, DeviceError
 from residue.owner._wire import (
     MESSAGE_BYTES,
     PROTOCOL_VERSION,
     SERVICE,
+    DeviceMemoryError,
     Facts,
     as_tensor,
     chunks,
@@ -262,7 +264,10 @@ class OwnerBackend:
         tensors: Sequence[NDArray[Any]] = (), **fields: Any,
     ) -> OwnerArray:  # fmt: skip
         operands = [self._own(a) for a in arrays]
+        start = time.perf_counter()
         result, _ = self._exchange(kind, operands, tensors, **fields)
+        end = time.perf_counter()
+        note_operation(self, v1.Kind.Name(kind).lower(), of.bits, result.length, start, end)
         return OwnerArray(self, of, result, self._stream.outbox)
 
     def _fetch(

@@ -30,10 +30,9 @@ from residue.backends._validate import (
     check_offsets,
     check_pow_moduli,
 )
-from residue.card._memory import DeviceMemoryError
 from residue.errors import BackendError
 from residue.owner._machine import Machine
-from residue.owner._wire import as_failure, as_tensor, pack_facts, pack_stats
+from residue.owner._wire import DeviceMemoryError, as_failure, as_tensor, pack_facts, pack_stats
 from residue.owner.proto import v1
 
 __all__ = ["Answer", "Gone", "Session"]

@@ -28,6 +28,8 @@ __all__ = [
     "MESSAGE_BYTES",
     "PROTOCOL_VERSION",
     "SERVICE",
+    "DeviceMemoryError",
+    "Facts",
     "Integers",
     "as_failure",
     "as_tensor",
