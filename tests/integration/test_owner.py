@@ -465,6 +465,24 @@ def test_a_client_in_a_forked_process(session: OwnerBackend) -> None:
     assert session.describe()["healthy"] is False, "so that get_backend opens another one"
 
 
+def test_an_interrupted_operation_ends_the_session(
+    session: OwnerBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer must not be taken for that of the next one."""
+
+    def interrupt(_: OwnerBackend) -> v1.Reply:
+        raise KeyboardInterrupt
+
+    a, b = up(session, [2]), up(session, [3])
+    with monkeypatch.context() as patch:
+        patch.setattr(OwnerBackend, "_next", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            session.download(a)
+    with pytest.raises(BackendError, match="closed"):
+        session.download(b)
+    assert session.describe()["healthy"] is False
+
+
 # --- sockets --------------------------------------------------------------------------------------
 
 

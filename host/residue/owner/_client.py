@@ -301,14 +301,20 @@ class OwnerBackend:
                 yield v1.Request(data=chunk)
 
         with self._lock:
-            reply = self._ask(requests())
-            if reply.HasField("failure"):
-                raise mentioned_error(reply.failure)
-            data = bytearray()
-            expected = [reply.result.tensor] if reply.result.HasField("tensor") else []
-            size = tensor_bytes(expected, 1 << 62)
-            while len(data) < size:
-                data += self._next().data
+            try:
+                reply = self._ask(requests())
+                data = bytearray()
+                expected = [reply.result.tensor] if reply.result.HasField("tensor") else []
+                size = tensor_bytes(expected, 1 << 62)
+                while len(data) < size:
+                    data += self._next().data
+            except BackendError:
+                raise
+            except BaseException:  # an interrupt: what comes next would answer this operation
+                self.close()
+                raise
+        if reply.HasField("failure"):
+            raise mentioned_error(reply.failure)
         return reply.result, data
 
     def _ask(self, requests: Iterable[v1.Request]) -> v1.Reply:
@@ -359,11 +365,6 @@ def status(path: str | Path, *, timeout: float = 30.0) -> dict[str, Any]:
     }
 
 
-def _end(outbox: _Outbox, channel: Any) -> None:
-    outbox.put(None)
-    channel.close()
-
-
 class _Stream:
     """What goes to the owner and what comes back.
 
@@ -373,6 +374,7 @@ class _Stream:
     """
 
     def __init__(self, path: Path) -> None:
+        self._pid = os.getpid()
         self.outbox: _Outbox = SimpleQueue()
         self._channel = _channel(path)
         call = self._channel.stream_stream(
@@ -386,7 +388,10 @@ class _Stream:
         """End it, and drop gRPC's objects while threads run.
 
         Their finalisers take locks, which gRPC's threads may hold for ever when Python has ended.
+        In a forked process there are no such threads, and nothing is done.
         """
+        if os.getpid() != self._pid:
+            return
         self.outbox.put(None)
         self._channel.close()
         del self.replies, self._channel

@@ -56,8 +56,10 @@ class Machine:
 
     def healthy(self) -> Backend:
         """The backend; it is opened again if it has failed. Raises `DeviceError` if that fails."""
+        if self._is_healthy():
+            return self._backend
         with self._turn():
-            if not self._backend.describe().get("healthy", True):
+            if not self._is_healthy():
                 self._recent = None
                 self._counted = {}
                 with contextlib.suppress(BackendError):
@@ -131,6 +133,9 @@ class Machine:
         """Release the device."""
         with self._turn():
             self._backend.close()
+
+    def _is_healthy(self) -> bool:
+        return bool(self._backend.describe().get("healthy", True))
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
