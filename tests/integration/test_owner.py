@@ -35,6 +35,7 @@ from residue.owner._machine import Machine
 from residue.owner._wire import MESSAGE_BYTES, PROTOCOL_VERSION, SERVICE
 from residue.owner.proto import v1
 from residue.owner.proto._generate import PACKAGE, STUBS, generate
+from residue_sim.board import board_files, launch
 from residue_sim.card_model import ModelBoard
 from residue_sim.manifest import configurations
 
@@ -77,15 +78,13 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @contextlib.contextmanager
-def serving(path: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """`residue card serve` on the CPU."""
-    command = [sys.executable, "-m", "residue", "card", "serve", "--device", "cpu"]
-    process = subprocess.Popen(
-        [*command, "--socket", str(path), *options], stdout=subprocess.PIPE, text=True
-    )
+def serving(path: Path, device: str = "cpu") -> Iterator[subprocess.Popen[str]]:
+    """`residue card serve` in a process of its own."""
+    command = [sys.executable, "-m", "residue", "card", "serve", "--device", device]
+    process = subprocess.Popen([*command, "--socket", str(path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        assert process.stdout.readline().startswith("serving cpu")
+        assert process.stdout.readline().startswith(f"serving {device} on {path}")
         yield process
     finally:
         process.kill()
@@ -115,6 +114,23 @@ for turn in range(3):
 """
 
 
+_WORKER = """
+import sys
+import numpy as np
+from gmpy2 import mpz
+from residue._limbs import to_limbs
+from residue.backends import get_backend
+backend = get_backend(sys.argv[1])
+modulus = backend.register(int(sys.argv[2]))
+a = backend.upload(modulus, to_limbs([mpz(3)] * 40, modulus.limbs))
+secret = to_limbs([mpz(sys.argv[3])], 8)
+while True:
+    b = backend.pow(a, secret, 512)
+    backend.synchronize()
+    print("working", flush=True)
+"""
+
+
 def test_two_processes_with_keys_of_their_own(path: Path) -> None:
     with serving(path) as process:
         clients = [
@@ -127,6 +143,33 @@ def test_two_processes_with_keys_of_their_own(path: Path) -> None:
         assert [client.communicate()[0].split() for client in clients] == 2 * [["correct"] * 3]
         assert [client.returncode for client in clients] == [0, 0]
         until(lambda: not status(path)["sessions"])
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+
+
+def test_two_processes_on_the_co_simulated_card(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through `pynq`; one is killed while it works."""
+    monkeypatch.setenv("RESIDUE_OVERLAY", str(board_files("small")))
+    with launch(1, config="small") as (address,), serving(path, f"card:{address}") as process:
+        client = subprocess.Popen(
+            [sys.executable, "-c", _WORKER, f"owner:{path}", str(N), str(1 << 511)],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert client.stdout is not None
+        backend = OwnerBackend(path)
+        xs = [random.Random(5).randrange(N) for _ in range(20)]
+        exponents = np.full((1, 1), (1 << 64) - 1, np.uint64)
+        assert client.stdout.readline() == "working\n"
+        for _ in range(2):  # while the other works, and without it
+            got = down(backend, backend.pow(up(backend, xs), exponents, 64))
+            assert got == [pow(x, (1 << 64) - 1, N) for x in xs]
+            client.kill()
+            client.wait()
+            until(lambda: [s["pid"] for s in status(path)["sessions"]] == [os.getpid()])
+        client.stdout.close()
+        backend.close()
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
 
@@ -335,22 +378,6 @@ def test_sessions_are_bounded(owner: Owner) -> None:
 
 
 # --- ends -----------------------------------------------------------------------------------------
-
-_WORKER = """
-import sys
-import numpy as np
-from gmpy2 import mpz
-from residue._limbs import to_limbs
-from residue.backends import get_backend
-backend = get_backend(sys.argv[1])
-modulus = backend.register(int(sys.argv[2]))
-a = backend.upload(modulus, to_limbs([mpz(3)] * 40, modulus.limbs))
-secret = to_limbs([mpz(sys.argv[3])], 8)
-while True:
-    b = backend.pow(a, secret, 512)
-    backend.synchronize()
-    print("working", flush=True)
-"""
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
