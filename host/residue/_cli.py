@@ -20,6 +20,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from residue import __version__
+from residue._cli_card import app as card
 from residue._cli_profile import PROFILE_HELP, profile
 from residue.errors import (
     BackendError,
@@ -64,7 +65,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 Device = Annotated[
     str,
     typer.Option(
-        help="cpu, card, card:ADDRESS, cards:ADDRESS or auto (a healthy card, else the CPU)."
+        help="cpu, card, card:ADDRESS, cards:ADDRESS, owner:PATH or auto (a healthy card, else "
+        "the CPU)."
     ),
 ]
 PassphraseFile = Annotated[
@@ -254,6 +256,7 @@ app.command(
     help=PROFILE_HELP,
     context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
 )(profile)
+app.add_typer(card, name="card")
 
 
 def command_names() -> set[str]:

@@ -6,7 +6,9 @@ import functools
 import itertools
 import math
 import random
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gmpy2
@@ -26,6 +28,7 @@ from residue.backends._protocol import (
     SupportsPowVar,
 )
 from residue.errors import BackendError
+from residue.owner import Owner, OwnerBackend
 from residue_sim.board import Board, InProcess
 from residue_sim.card_model import ModelBoard
 from residue_sim.manifest import configurations
@@ -35,6 +38,21 @@ def _card(configuration: str = "r21", **options: Any) -> CardBackend:
     partial = options.pop("partial_writes", False)
     board = ModelBoard(configurations()[configuration], partial_writes=partial)
     return CardBackend(board, **options)
+
+
+class _Owned(OwnerBackend):
+    """A session of an owner that ends with it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        path = Path(self._folder.name) / "socket"
+        self._owner = Owner(lambda: backend, path)
+        super().__init__(path)
+
+    def close(self) -> None:
+        super().close()
+        self._owner.close()
+        self._folder.cleanup()
 
 
 MAKERS: dict[str, Callable[[], Backend]] = {
@@ -57,6 +75,8 @@ MAKERS: dict[str, Callable[[], Backend]] = {
     ),
     # The card itself, co-simulated.
     "board": lambda: CardBackend(InProcess(Board("small")), check_rate=0.0),
+    # A card's owner, large batches in slices; here a thread of this process.
+    "owner": lambda: _Owned(_card("r21", check_rate=0.0)),
     "auto": lambda: AutoBackend(CpuBackend(workers=1), _card),
     # The card takes moduli up to 1024 bits, the CPU the others.
     "auto-small": lambda: AutoBackend(CpuBackend(workers=1), lambda: _card("small")),
@@ -555,7 +575,7 @@ def test_foreign_arrays(backend: Backend, small: Modulus) -> None:
 
 def test_protocol(backend: Backend) -> None:
     assert isinstance(backend, Backend)
-    assert backend.name in ("cpu", "card", "cards", "auto")
+    assert backend.name in ("cpu", "card", "cards", "owner", "auto")
     facts = backend.describe()
     assert facts["name"] == backend.name
     assert facts["healthy"] is True

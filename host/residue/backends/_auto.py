@@ -172,6 +172,8 @@ class AutoBackend:
             try:
                 inner = machine.upload(modulus, values)
                 return self._wrap(machine, inner, _Origin(modulus, values.copy()))
+            except DeviceMemoryError as error:
+                _log.info("left to the CPU: %s", error)
             except DeviceError as error:
                 self._fall_back(error)
             return self._wrap(self._cpu, self._cpu.upload(modulus, values), None)

@@ -18,6 +18,7 @@ __all__ = [
     "SupportsMultiPowVar",
     "SupportsPowModuli",
     "SupportsPowVar",
+    "SupportsSelfTest",
 ]
 
 Limbs = NDArray[np.uint64]
@@ -214,3 +215,11 @@ class SupportsPowModuli(Protocol):
         Constant time in bases and exponents where `Backend.pow` is.
         Raises `BackendError` on a wrong shape, or a modulus that is even, < 2**64 or too large.
         """
+
+
+@runtime_checkable
+class SupportsSelfTest(Protocol):
+    """What a device can do before it is used."""
+
+    def self_test(self) -> None:
+        """Raise `DeviceError` if the device fails, or computes something wrong."""

@@ -6,7 +6,7 @@ import importlib.util
 import threading
 from typing import TYPE_CHECKING
 
-from residue.backends._protocol import Backend
+from residue.backends._protocol import Backend, SupportsSelfTest
 from residue.errors import BackendError
 
 if TYPE_CHECKING:
@@ -34,8 +34,10 @@ def get_backend(name: str = "auto") -> Backend:
             serves PYNQ.remote there; ``auto``, the first healthy card, else the CPU.
             ``auto:ADDRESS`` names the card. ``cards:ADDRESS`` spreads batches over all cards of
             that board (``cards``: of the first one), ``cards:ADDRESS,ADDRESS,...`` over those of
-            several; an address that ends in ``#N`` stands for card N alone. ``auto:cards:...``
-            falls back to the CPU from there. Names of one card share it.
+            several; an address that ends in ``#N`` stands for card N alone. ``owner:PATH`` is the
+            device of the process that serves this socket (``residue card serve``).
+            ``auto:cards:...`` and ``auto:owner:...`` fall back to the CPU from there. Names of one
+            card share it.
 
     Raises:
         BackendError: no backend has that name, or what it needs is not installed.
@@ -65,26 +67,36 @@ def _open(name: str) -> Backend:
         return CardsBackend([_card(f"card:{one}") for one in _all_cards(address)])
     if kind == "auto":
         from residue.backends._auto import AutoBackend
-        from residue.backends._cards import CardsBackend
         from residue.backends._cpu import CpuBackend
         from residue.card._pynq import board_in_sight
 
         def open_card() -> Backend:
-            if address.partition(":")[0] == "cards":
-                card = get_backend(address)
-                assert isinstance(card, CardsBackend)
-            else:
-                card = _card(f"card:{address}" if address else "card")
+            kind = address.partition(":")[0]
+            name = (
+                address if kind in ("cards", "owner") else f"card:{address}" if address else "card"
+            )
+            card = get_backend(name)
+            assert isinstance(card, SupportsSelfTest)
             card.self_test()
             return card
 
         return AutoBackend(CpuBackend(), open_card if address or board_in_sight() else None)
+    if kind == "owner" and address:
+        try:
+            from residue.owner import OwnerBackend
+        except ImportError as error:
+            raise BackendError(
+                "an owner needs the grpcio package: install residue[board]"
+            ) from error
+
+        return OwnerBackend(address)
     if name == "cpu":
         from residue.backends._cpu import CpuBackend
 
         return CpuBackend()
     raise BackendError(
-        f"no backend is named {name!r}: use cpu, card, card:ADDRESS, cards:ADDRESS or auto"
+        f"no backend is named {name!r}: use cpu, card, card:ADDRESS, cards:ADDRESS, owner:PATH "
+        "or auto"
     )
 
 
