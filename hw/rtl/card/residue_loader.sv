@@ -101,7 +101,7 @@ module residue_loader
   logic [15:0]        step_q;          // from this base to the next one, likewise
   logic [RowBits-1:0] row_step_q;
   logic               last_element_q;
-  wire logic taken = ask_q && (state_q == before_q) && !m_req_valid && !abort_i;
+  wire logic taken = ask_q && (state_q == before_q) && !m_req_valid;
   wire part_e first_part = job_i.per_element ? PartHeader : PartResidue;
   wire logic init_taken = taken && (state_q == StInit) && (part_q == PartResidue);
   wire logic last_round = (rounds_left_q == 32'd1);
