@@ -312,15 +312,9 @@ def times(quick: int, full: int, *, others: bool = True) -> pytest.MarkDecorator
     Args:
         others: the others belong to the quick ones.
     """
-    few = max(2, quick // 5)
-    return pytest.mark.parametrize(
-        ("card", "planned"),
-        [
-            (CONFIGURATIONS[0], quick),
-            *(pytest.param(card, few, marks=() if others else FULL) for card in CONFIGURATIONS[1:]),
-            *(pytest.param(card, full, marks=FULL) for card in CONFIGURATIONS),
-        ],
-    )
+    few = [(card, max(2, quick // 5)) for card in CONFIGURATIONS[1:] if others]
+    many = [pytest.param(card, full, marks=FULL) for card in CONFIGURATIONS]
+    return pytest.mark.parametrize(("card", "planned"), [(CONFIGURATIONS[0], quick), *few, *many])
 
 
 # --- buses and memory -----------------------------------------------------------------------------
@@ -416,7 +410,7 @@ def test_corrupted_completion_records(benches: Benches, card: str, planned: int)
         bench.board.add_fault(Fault(FaultKind.FLIP, *bench.queue(), bit=bit, count=1, skip=skip))
 
     tally = bench.run("FLIP of a record", planned, 51, arm)
-    assert tally.noticed > 0
+    assert tally.correct > 0
 
 
 @times(30, 300)
