@@ -415,8 +415,8 @@ def test_corrupted_completion_records(benches: Benches, card: str, planned: int)
 
 @times(30, 300)
 def test_corrupted_descriptors(benches: Benches, card: str, planned: int) -> None:
-    """A bit of a command as the card reads it, so that it does something else somewhere else."""
-    bench = benches(card, check_rate=1.0)
+    """A bit of a command as the card reads it. Found by its check byte: no result is checked."""
+    bench = benches(card)
 
     def arm(rng: random.Random, cost: Cost) -> None:
         skip, bit = rng.randrange(cost.queue_beats), rng.randrange(8 * bench.beat)
@@ -424,7 +424,7 @@ def test_corrupted_descriptors(benches: Benches, card: str, planned: int) -> Non
         bench.board.add_fault(fault)
 
     tally = bench.run("READ_FLIP of a descriptor", planned, 52, arm)
-    assert tally.noticed > 0
+    assert tally.noticed == tally.correct == planned
 
 
 # --- stores on the card ---------------------------------------------------------------------------
