@@ -23,7 +23,6 @@ from phe import paillier
 
 from residue.card._abi import (
     CARD_ID,
-    COMMAND_DTYPE,
     COMPLETION_DTYPE,
     COMPLETION_OFFSET,
     CTRL_AP_DONE,
@@ -37,6 +36,7 @@ from residue.card._abi import (
 from residue_sim.board import FAULTS_FILE, Board, board_files, launch, platform
 from residue_sim.golden import Montgomery, from_words, to_words
 from residue_sim.manifest import configurations
+from residue_sim.scenarios import encode
 
 CONFIG = "small"
 # pynq leaves its state files open, and calls deprecated pydantic methods, which warn when they are
@@ -197,21 +197,17 @@ class Queue:
         return [from_words(row, self.montgomery.word_bits) for row in buffer.tolist()]
 
     def add(self, opcode: Opcode, dst: Any, src_a: Any, **fields: Any) -> None:
-        command = np.zeros(1, COMMAND_DTYPE)
-        command["opcode"] = opcode
-        command["tag"] = self._tail
+        command = {"opcode": opcode, "tag": self._tail, "count": len(src_a)}
         command["modulus"] = self._block.physical_address
-        command["count"] = len(src_a)
         buffers = {"dst": dst, "src_a": src_a}
         buffers |= {name: fields.pop(name) for name in ("src_b", "exponents") if name in fields}
         for name, buffer in buffers.items():
             command[name] = buffer.physical_address
             stride = {"exponents": "stride_e"}.get(name, "stride_" + name.split("_")[-1])
             command[stride] = buffer.strides[0] // 16
-        for name, value in fields.items():
-            command[name] = value
+        sent = encode(command | fields)
         start = self._tail * DESCRIPTOR_BYTES
-        self._queue[start : start + command.nbytes] = command.view(np.uint8)
+        self._queue[start : start + len(sent)] = np.frombuffer(sent, np.uint8)
         self._tail += 1
 
     def run(self) -> list[Status]:
