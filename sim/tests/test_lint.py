@@ -22,7 +22,7 @@ def test_module_is_clean(top: str, waivers: list[str]) -> None:
 
 
 # The rest are the same modules in other numbers.
-QUICK = {"r22", "k11", "small", "small4", "small_k", "pynq-z2", "kv260", "u250"}
+QUICK = {"r22", "k11", "small", "small4", "small_k", "pynq-z2", "kv260"}
 
 
 @pytest.mark.parametrize(

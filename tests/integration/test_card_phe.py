@@ -25,7 +25,9 @@ def card() -> Iterator[CardBackend]:
 
 
 @pytest.mark.parametrize(
-    ("bits", "batches"), [(1024, [INTEGERS, FLOATS]), (2048, [FLOATS])], ids=["1024", "2048"]
+    ("bits", "batches"),
+    [(1024, [INTEGERS, FLOATS]), pytest.param(2048, [FLOATS], marks=pytest.mark.full)],
+    ids=["1024", "2048"],
 )
 def test_card_and_phe_open_each_others_ciphertexts(
     card: CardBackend, bits: int, batches: list[list[Any]]

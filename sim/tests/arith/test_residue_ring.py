@@ -232,7 +232,7 @@ async def clearing_zeroes_what_is_stored_between_passes(dut: Any) -> None:
     ("karatsuba", "word", "elements"),
     [
         (0, 6, 2),
-        (0, 6, 5),
+        pytest.param(0, 6, 5, marks=pytest.mark.full),
         (0, 51, 3),
         (1, 6, 2),
         (1, 50, 3),

@@ -106,7 +106,7 @@ def test_capabilities_are_the_configuration(board: Board) -> None:
         (CONFIG, "random:40", 5),
         ("small4", "fast", 2),  # lanes without work
         ("small4", "random:40", 69),  # groups of different numbers
-        ("small_k", "random:40", 5),
+        pytest.param("small_k", "random:40", 5, marks=pytest.mark.full),
     ],
 )
 def test_every_operation_and_every_bad_command(config: str, latency: str, count: int) -> None:

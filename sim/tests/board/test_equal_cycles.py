@@ -159,7 +159,9 @@ def same(first: Course, second: Course) -> bool:
     ("bits", "groups", "pairs"),
     [(512, 0, 1), *(pytest.param(bits, 1, 12, marks=pytest.mark.full) for bits in (512, 1024))],
 )
-@pytest.mark.parametrize("name", ["small", "small4", "small_k"])
+@pytest.mark.parametrize(
+    "name", ["small", "small4", pytest.param("small_k", marks=pytest.mark.full)]
+)
 def test_cycles_and_addresses_ignore_secrets(
     name: str, bits: int, groups: int, pairs: int, latency: str
 ) -> None:

@@ -461,10 +461,8 @@ def run(lanes: int, axi_data_bits: int, karatsuba: bool, *tests: str) -> None:
 SHAPES = [(2, 256, False), (1, 128, False), (4, 512, True)]
 
 
-@pytest.mark.parametrize(
-    ("lanes", "axi_data_bits", "karatsuba"),
-    [SHAPES[0], *(pytest.param(*shape, marks=pytest.mark.full) for shape in SHAPES[1:])],
-)
+@pytest.mark.full  # the whole card runs the same jobs in make test
+@pytest.mark.parametrize(("lanes", "axi_data_bits", "karatsuba"), SHAPES)
 def test_residue_cluster(lanes: int, axi_data_bits: int, karatsuba: bool) -> None:
     run(lanes, axi_data_bits, karatsuba)
 

@@ -626,7 +626,7 @@ async def queue(dut: Any) -> None:
     assert bench.get("done_o")
 
 
-@pytest.mark.parametrize("name", CARDS)
+@pytest.mark.parametrize("name", ["small", pytest.param("wide", marks=pytest.mark.full)])
 def test_residue_commands(name: str) -> None:
     card = CARDS[name]
     run_bench(

@@ -490,7 +490,8 @@ def run(karatsuba: bool, *tests: str) -> None:
     )
 
 
-@pytest.mark.parametrize("karatsuba", [False, pytest.param(True, marks=pytest.mark.full)])
+@pytest.mark.full  # the whole card runs the same jobs in make test
+@pytest.mark.parametrize("karatsuba", [False, True])
 def test_residue_lane(karatsuba: bool) -> None:
     run(karatsuba)
 
