@@ -84,9 +84,9 @@
       a_beats : assert (f_bad || m_burst_beats == (f_rest <= f_page ? f_rest : f_page));
       a_last  : assert (m_burst_last == (f_bad || f_rest <= f_page));
       if (!f_bad && Rows > 1) begin
-        a_low  : assert (32'(m_burst_low) == (f_first_q ? 32'(f_addr_q[BeatLog2-1:4]) : 0));
+        a_low  : assert (32'(m_burst_low) == (f_first_q ? (32'(f_addr_q[11:4]) % 32'(Rows)) : 0));
         a_high : assert (32'(m_burst_high) == (m_burst_last
-            ? (32'(f_addr_q[BeatLog2-1:4]) + 32'(f_rows_q) - 1) % 32'(Rows) : 32'(Rows) - 1));
+            ? ((32'(f_addr_q[11:4]) % 32'(Rows)) + 32'(f_rows_q) - 1) % 32'(Rows) : 32'(Rows) - 1));
       end
     end
     if ($past(f_run_q && rst_n && !clear_i && m_burst_valid && !m_burst_ready))
