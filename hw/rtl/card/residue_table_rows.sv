@@ -45,7 +45,8 @@ module residue_table_rows
   wire logic [RowBits-1:0] rows = RowBits'(job_i.rows);
   wire logic [RowBits-1:0] first_row = RowBits'(f_residue_rows(2'(TabFirst), job_i.rows));
   wire logic taken = m_req_valid && m_req_ready;
-  wire logic begins = !asking_q && !taken_o && wanted_q;
+  // A lane that is being stopped may want no more what it wanted a cycle ago.
+  wire logic begins = !asking_q && !taken_o && wanted_q && (want_i != '0);
 
   assign busy_o      = asking_q;
   assign m_req_valid = asking_q;

@@ -75,6 +75,9 @@ class Bench:
         if stop is None:
             assert rows == length * max(groups)
         dut.lane_busy_i.value = dut.want_i.value = 0
+        if stop is not None and rng.random() < 0.5:  # the lanes may hear of it first
+            await FallingEdge(dut.clk)
+            assert not int(dut.m_req_valid.value) or int(dut.m_req_targets.value)
         dut.abort_i.value, dut.m_req_ready.value = stop is not None, 1
         await FallingEdge(dut.clk)
         await FallingEdge(dut.clk)
