@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
-import threading
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,13 +53,13 @@ def serve(
 
     if "owner" in device.split(":"):
         raise BackendError(f"an owner serves a device of its own, not {device}")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     quota = None if quota_mib is None else quota_mib << 20
-    with _owner().Owner(partial(get_backend, device), socket, quota=quota, sessions=sessions):
+    with (
+        _signals(signal.SIGTERM, signal.SIGINT) as wait,
+        _owner().Owner(partial(get_backend, device), socket, quota=quota, sessions=sessions),
+    ):
         typer.echo(f"serving {device} on {socket}: use device owner:{socket}")
-        stop.wait()
+        wait()
     typer.echo("ended")
 
 
@@ -80,6 +82,26 @@ def status(
             f"{s['pid']:>9} {s['seconds']:>9.0f} {s['operations']:>11,} {s['arrays']:>8,} "
             f"{left:>10,.1f}"
         )
+
+
+@contextlib.contextmanager
+def _signals(*numbers: int) -> Iterator[Callable[[], object]]:
+    """What waits for a signal, or returns at once if one has come.
+
+    Python's handlers run in the main thread, which does not wake when the system has chosen one of
+    gRPC's threads; the descriptor is written in whichever thread it is.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in numbers:
+            signal.signal(number, lambda *_: None)
+        yield lambda: os.read(reader, 1)
+    finally:
+        signal.set_wakeup_fd(-1)
+        os.close(reader)
+        os.close(writer)
 
 
 def _owner() -> Any:

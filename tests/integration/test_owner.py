@@ -81,12 +81,20 @@ def until(condition: Callable[[], bool]) -> None:
 def serving(path: Path, device: str = "cpu") -> Iterator[subprocess.Popen[str]]:
     """`residue card serve` in a process of its own."""
     command = [sys.executable, "-m", "residue", "card", "serve", "--device", device]
-    process = subprocess.Popen([*command, "--socket", str(path)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--socket", str(path)],
+        stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONFAULTHANDLER": "1"},
+    )  # fmt: skip
     assert process.stdout is not None
     try:
         assert process.stdout.readline().startswith(f"serving {device} on {path}")
         yield process
+    except subprocess.TimeoutExpired:  # say where it stands
+        process.send_signal(signal.SIGABRT)
+        raise
     finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1)
         process.kill()
         process.wait()
         process.stdout.close()
