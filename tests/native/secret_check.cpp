@@ -78,6 +78,8 @@ int main(int argc, char** argv) {
   sum += sum_of(out);
   kernel->multiply(moduli, {a.data(), rows}, {a.data(), rows}, out.data(), rows);
   sum += sum_of(out);
+  kernel->square(moduli, {a.data(), rows}, 3, out.data(), rows);
+  sum += sum_of(out);
   kernel->leave(moduli, {a.data(), rows}, out.data(), rows);
   sum += sum_of(out);
   kernel->power(moduli, {a.data(), rows}, {exponents.data(), rows, 2, 100}, 4, out.data(), rows);

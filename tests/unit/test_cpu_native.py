@@ -89,6 +89,8 @@ class Kernel:
             assert [v % n for v in got] == [
                 x * y * inverse % n for x, y in zip(xs, expected, strict=True)
             ]
+        self.field.square(a, 2, out)
+        assert [v % n for v in self.values(out)] == [x**4 * inverse**3 % n for x in xs]
         limbs = np.empty((len(xs), self.limbs), np.uint64)
         self.field.leave(a, limbs)
         assert [int(v) for v in from_limbs(limbs)] == [x * inverse % n for x in xs]

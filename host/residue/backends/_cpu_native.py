@@ -46,8 +46,7 @@ Index = NDArray[np.int64]
 
 _MAX_WINDOW = 6
 _FIELDS = 64  # moduli whose constants are kept
-_TABLES = 8
-_TABLE_BYTES = 1 << 26
+_TABLE_BYTES = 1 << 27  # of one comb table; of all together twice as many
 _BASES_PER_TABLE = 1024
 _LEAST_SHARE = 2e-4  # seconds; handing less to another thread costs more than it saves
 
@@ -268,8 +267,7 @@ class NativeBackend(CpuBackend):
         _, _, products = kernels.multi_pow_plan(min(n, _BASES_PER_TABLE), m, bits + 1)
         with self._count("multi_pow", modulus, m, products * -(-n // _BASES_PER_TABLE)):
             whole = self._product(modulus, rows, np.arange(n), np.array([0, n]))
-            for _ in range(bits):
-                whole = self._multiply(modulus, whole, whole)
+            whole = self._square(modulus, whole, bits)
             try:
                 result = np.repeat(self._invert(modulus, whole), m, axis=0)
             except ZeroDivisionError:  # some base has no inverse; perhaps none is needed
@@ -390,17 +388,27 @@ class NativeBackend(CpuBackend):
     def _multiply(self, modulus: Modulus, a: Rows, b: Rows) -> Rows:
         """Products of rows, or of each row and the only one of the other."""
         field = self._field(modulus)
-        same = a is b
-        a = np.ascontiguousarray(a)
-        b = a if same else np.ascontiguousarray(b)
-        out = np.empty((len(b) if len(a) == 1 else len(a), a.shape[1]), np.uint64)
+        a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+        out = np.empty_like(b if len(a) == 1 else a)
 
         def share(lo: int, hi: int) -> None:
             x = a if len(a) == 1 else a[lo:hi]
-            y = x if same else b if len(b) == 1 else b[lo:hi]
+            y = b if len(b) == 1 else b[lo:hi]
             field.multiply(x, y, out[lo:hi])
 
         self._share(len(out), 1, modulus, share)
+        return out
+
+    def _square(self, modulus: Modulus, a: Rows, times: int) -> Rows:
+        """``a ** (2 ** times)``."""
+        field = self._field(modulus)
+        a = np.ascontiguousarray(a)
+        out = np.empty_like(a)
+
+        def share(lo: int, hi: int) -> None:
+            field.square(a[lo:hi], times, out[lo:hi])
+
+        self._share(len(out), times, modulus, share)
         return out
 
     def _power(self, operation: str, a: NativeArray, exponents: Limbs, bits: int) -> NativeArray:
@@ -460,8 +468,7 @@ class NativeBackend(CpuBackend):
         powers = method(modulus, rows, digits, window).reshape(m, positions, rows.shape[1])
         result = powers[:, -1]
         for position in range(positions - 2, -1, -1):
-            for _ in range(window):
-                result = self._multiply(modulus, result, result)
+            result = self._square(modulus, result, window)
             result = self._multiply(modulus, result, powers[:, position])
         return result
 
@@ -500,7 +507,7 @@ class NativeBackend(CpuBackend):
             for i in range(1, size):
                 table[:, size + i] = self._multiply(modulus, table[:, i], step)
             if j + 1 < window:
-                step = self._multiply(modulus, step, step)
+                step = self._square(modulus, step, 1)
         return table
 
     def _one(self, modulus: Modulus) -> Rows:
@@ -514,16 +521,13 @@ class NativeBackend(CpuBackend):
         if table is None or table.window != window:
             steps = [base]
             for _ in range(-(-bits // window) - 1):
-                step = steps[-1]
-                for _ in range(window):
-                    step = self._multiply(modulus, step, step)
-                steps.append(step)
+                steps.append(self._square(modulus, steps[-1], window))
             rows = self._powers(modulus, np.concatenate(steps), window)
             table = _Table(window, rows.reshape(-1, base.shape[1]))
         with self._lock:
             self._combs[key] = table
             self._combs.move_to_end(key)
-            if len(self._combs) > _TABLES:
+            while sum(t.rows.nbytes for t in self._combs.values()) > 2 * _TABLE_BYTES:
                 self._combs.popitem(last=False)
         return table
 

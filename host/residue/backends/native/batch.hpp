@@ -88,6 +88,17 @@ struct Batch {
     }
   }
 
+  static void square(const Moduli& m, Rows a, std::size_t times, u64* out, std::size_t n) {
+    Lanes<V> f;
+    Operand x;
+    for (std::size_t i = 0; i < n; i += L) {
+      load_moduli(m, i, f, x);
+      x.load(a.digits, a.count, m.row, a.count == 1 ? 0 : i);
+      for (std::size_t time = 0; time < times; ++time) residue::square(f, x.lanes, x.lanes);
+      store_rows(x.lanes, m, out, i, n);
+    }
+  }
+
   static void leave(const Moduli& m, Rows a, u64* out, std::size_t n) {
     Lanes<V> f;
     Operand x;
@@ -221,7 +232,7 @@ struct Batch {
   }
 
   static constexpr Kernel kernel(const char* name, bool (*available)()) {
-    return {name, available, &layout<V>, L, &multiply, &leave, &power, &product};
+    return {name, available, &layout<V>, L, &multiply, &square, &leave, &power, &product};
   }
 };
 

@@ -45,6 +45,8 @@ struct Kernel {
   std::size_t lanes;
   // out[i] = a[i] b[i] / R
   void (*multiply)(const Moduli&, Rows a, Rows b, u64* out, std::size_t n);
+  // out[i] = a[i] ** (2 ** times)
+  void (*square)(const Moduli&, Rows a, std::size_t times, u64* out, std::size_t n);
   // out[i] = a[i] / R, below n
   void (*leave)(const Moduli&, Rows a, u64* out, std::size_t n);
   // out[i] = a[i] ** exponents[i], by windows; false if there is no memory.

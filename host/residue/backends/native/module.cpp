@@ -125,6 +125,14 @@ class Field {
     kernel_.multiply(moduli(), x, y, to, rows);
   }
 
+  void square(const Array& a, std::size_t times, Array& out) const {
+    const std::size_t rows = rows_of(out);
+    const Rows x = operand(a, rows);
+    u64* to = out.mutable_data();
+    const py::gil_scoped_release unlocked;
+    kernel_.square(moduli(), x, times, to, rows);
+  }
+
   void power(const Array& a, const Array& exponents, std::size_t bits, unsigned window,
              Array& out) const {
     const std::size_t rows = rows_of(out);
@@ -248,6 +256,8 @@ PYBIND11_MODULE(RESIDUE_MODULE, m) {
       .def("enter", &Field::enter, py::arg("limbs").noconvert(), py::arg("out").noconvert())
       .def("leave", &Field::leave, py::arg("a").noconvert(), py::arg("out").noconvert())
       .def("multiply", &Field::multiply, py::arg("a").noconvert(), py::arg("b").noconvert(),
+           py::arg("out").noconvert())
+      .def("square", &Field::square, py::arg("a").noconvert(), py::arg("times"),
            py::arg("out").noconvert())
       .def("power", &Field::power, py::arg("a").noconvert(), py::arg("exponents").noconvert(),
            py::arg("bits"), py::arg("window"), py::arg("out").noconvert())
