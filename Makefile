@@ -27,11 +27,14 @@ define install
 	touch $(2)
 endef
 
-$(VENV)/.demo: pyproject.toml constraints.txt
+# What is compiled when the package is installed.
+NATIVE := setup.py $(wildcard host/residue/backends/native/*)
+
+$(VENV)/.demo: pyproject.toml constraints.txt $(NATIVE)
 	$(call STEP,setting up .venv for the demo)
 	$(call install,sim$(comma)federated,$@)
 
-$(VENV)/.test: pyproject.toml constraints.txt
+$(VENV)/.test: pyproject.toml constraints.txt $(NATIVE)
 	$(call STEP,setting up .venv for tests)
 	$(call install,test,$@)
 	touch $(VENV)/.demo
@@ -87,5 +90,5 @@ report: setup  ## cycles, resources and fraction of the DSP ideal of every confi
 	$(BIN)/residue rtl-report
 
 clean:  ## remove the environment and all caches
-	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build runs
+	rm -rf host/residue/backends/_native*.so $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build runs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

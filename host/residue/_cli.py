@@ -232,9 +232,12 @@ def bench(
 
     from residue._bench import run
     from residue.backends import get_backend
-    from residue.backends._cpu import CpuBackend
+    from residue.backends._cpu_native import open_cpu
 
-    backend = CpuBackend(workers=cores) if device == "cpu" else get_backend(device)
+    kind, _, kernel = device.partition(":")
+    backend = (
+        open_cpu(workers=cores, kernel=kernel or None) if kind == "cpu" else get_backend(device)
+    )
     rows: list[dict[str, Any]] = []
     with _progress(as_json) as step:
         for bits in key_bits or [1024, 2048]:

@@ -22,6 +22,7 @@ from residue.backends._auto import AutoBackend
 from residue.backends._card import CardBackend
 from residue.backends._cards import CardsBackend
 from residue.backends._cpu import CpuBackend
+from residue.backends._cpu_native import GMPY2, NativeBackend, available_kernels, open_cpu
 from residue.backends._protocol import (
     SupportsMultiPowVar,
     SupportsPowModuli,
@@ -56,7 +57,13 @@ class _Owned(OwnerBackend):
 
 
 MAKERS: dict[str, Callable[[], Backend]] = {
+    # On gmpy2, and on every native kernel that this processor can run.
     "cpu": lambda: CpuBackend(workers=1),
+    **{
+        name: functools.partial(open_cpu, workers=2, kernel=name)
+        for name in available_kernels()
+        if name != GMPY2
+    },
     # A remote board of four rings, with all results checked, and a small queue that wraps around.
     "card": lambda: _card("kv260", check_rate=1.0, queue_size=4, staging_bytes=1 << 16),
     # A local board of Karatsuba elements: digits of 50 bits, two a word.
@@ -82,26 +89,35 @@ MAKERS: dict[str, Callable[[], Backend]] = {
     "auto-small": lambda: AutoBackend(CpuBackend(workers=1), lambda: _card("small")),
 }
 
+# The kernel for AVX512-IFMA on lanes that check every bound, whatever processor this is.
+CHECKED = "avx512ifma-checked"
 
 SIZES = [512, 1024, 2048, 4096]
 # Also the largest modulus of any card, where it has that many bits.
-LARGEST = {"card": 6144, "card-local": 6144}
+LARGEST = dict.fromkeys(["card", "card-local", *available_kernels()[:-1]], 6144)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "modulus" in metafunc.fixturenames:
         pairs = [
-            (name, bits) for name in MAKERS for bits in SIZES if name != "board" or bits < 2048
+            (name, bits)
+            for name in (*MAKERS, CHECKED)
+            for bits in SIZES
+            if name not in ("board", CHECKED) or bits < 2048
         ]
         pairs += LARGEST.items()
         metafunc.parametrize(("backend", "modulus"), pairs, indirect=True, scope="module")
     elif "backend" in metafunc.fixturenames:
-        metafunc.parametrize("backend", MAKERS, indirect=True, scope="module")
+        metafunc.parametrize("backend", [*MAKERS, CHECKED], indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    made = MAKERS[request.param]()
+    if request.param == CHECKED:
+        module = request.getfixturevalue("verifying")
+        made: Backend = NativeBackend("avx512ifma", workers=1, native=module)
+    else:
+        made = MAKERS[request.param]()
     yield made
     made.close()
 

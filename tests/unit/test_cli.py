@@ -124,7 +124,7 @@ def test_selftest_notices_a_wrong_answer(
     monkeypatch.setattr(CpuBackend, operation, wrong)
     outcomes = _selftest.run(CpuBackend(workers=1))
     assert operation in [outcome.operation for outcome in outcomes if not outcome.ok]
-    failed = residue("selftest", "--device", "cpu")
+    failed = residue("selftest", "--device", "cpu:gmpy2")
     assert failed.code == 3
     assert "WRONG" in failed.out
     assert "do not use it" in failed.err

@@ -32,6 +32,7 @@ __all__ = [
     "pow_sec",
     "pow_var",
     "prod",
+    "window_digits",
 ]
 
 Ints = list[mpz]
@@ -40,7 +41,7 @@ _MAX_COMB_WINDOW = 10  # 52 rows of 1024 residues of 2048 bits: 16 MB, still fas
 _BASES_PER_TABLE = 1024  # tables of one pass of Straus' method stay within the last-level cache
 
 
-def _digits(exponents: Limbs, rows: int, window: int) -> NDArray[np.uint16]:
+def window_digits(exponents: Limbs, rows: int, window: int) -> NDArray[np.uint16]:
     """``(n, rows)`` digits of `window` bits, least significant first."""
     n = exponents.shape[0]
     octets = np.ascontiguousarray(exponents).astype("<u8", copy=False).view(np.uint8)
@@ -143,7 +144,7 @@ def pow_fixed_var(table: CombTable, exponents: Limbs) -> Ints:
     modulus, rows = table.modulus, table.rows
     first, rest = rows[0], rows[1:]
     results = []
-    for digits in _digits(exponents, len(rows), table.window).tolist():
+    for digits in window_digits(exponents, len(rows), table.window).tolist():
         acc = first[digits[0]]
         for row, digit in zip(rest, digits[1:], strict=True):
             acc = acc * row[digit] % modulus

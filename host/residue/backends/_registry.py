@@ -30,14 +30,15 @@ def get_backend(name: str = "auto") -> Backend:
     """The backend of that name, opened at the first call and shared by later ones.
 
     Args:
-        name: ``cpu``; ``card``, the first board that `pynq` finds; ``card:ADDRESS``, a board that
-            serves PYNQ.remote there; ``auto``, the first healthy card, else the CPU.
-            ``auto:ADDRESS`` names the card. ``cards:ADDRESS`` spreads batches over all cards of
-            that board (``cards``: of the first one), ``cards:ADDRESS,ADDRESS,...`` over those of
-            several; an address that ends in ``#N`` stands for card N alone. ``owner:PATH`` is the
-            device of the process that serves this socket (``residue card serve``).
-            ``auto:cards:...`` and ``auto:owner:...`` fall back to the CPU from there. Names of one
-            card share it.
+        name: ``cpu``, with the fastest kernel of this processor or the one that
+            ``RESIDUE_CPU_KERNEL`` names; ``cpu:KERNEL``; ``card``, the first board that `pynq`
+            finds; ``card:ADDRESS``, a board that serves PYNQ.remote there; ``auto``, the first
+            healthy card, else the CPU. ``auto:ADDRESS`` names the card. ``cards:ADDRESS`` spreads
+            batches over all cards of that board (``cards``: of the first one),
+            ``cards:ADDRESS,ADDRESS,...`` over those of several; an address that ends in ``#N``
+            stands for card N alone. ``owner:PATH`` is the device of the process that serves this
+            socket (``residue card serve``). ``auto:cards:...`` and ``auto:owner:...`` fall back
+            to the CPU from there. Names of one card share it.
 
     Raises:
         BackendError: no backend has that name, or what it needs is not installed.
@@ -67,7 +68,7 @@ def _open(name: str) -> Backend:
         return CardsBackend([_card(f"card:{one}") for one in _all_cards(address)])
     if kind == "auto":
         from residue.backends._auto import AutoBackend
-        from residue.backends._cpu import CpuBackend
+        from residue.backends._cpu_native import open_cpu
         from residue.card._pynq import board_in_sight
 
         def open_card() -> Backend:
@@ -80,7 +81,7 @@ def _open(name: str) -> Backend:
             card.self_test()
             return card
 
-        return AutoBackend(CpuBackend(), open_card if address or board_in_sight() else None)
+        return AutoBackend(open_cpu(), open_card if address or board_in_sight() else None)
     if kind == "owner" and address:
         try:
             from residue.owner import OwnerBackend
@@ -90,10 +91,10 @@ def _open(name: str) -> Backend:
             ) from error
 
         return OwnerBackend(address)
-    if name == "cpu":
-        from residue.backends._cpu import CpuBackend
+    if kind == "cpu":
+        from residue.backends._cpu_native import open_cpu
 
-        return CpuBackend()
+        return open_cpu(kernel=address or None)
     raise BackendError(
         f"no backend is named {name!r}: use cpu, card, card:ADDRESS, cards:ADDRESS, owner:PATH "
         "or auto"

@@ -1,0 +1,572 @@
+"""The CPU backend on native kernels: rows of digits, several residues a vector."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import gmpy2
+import numpy as np
+from gmpy2 import mpz
+from numpy.typing import NDArray
+
+from residue._limbs import from_limbs, to_limbs
+from residue.backends import _cpu_kernels as kernels
+from residue.backends._cpu import CpuArray, CpuBackend
+from residue.backends._protocol import Limbs, Modulus, ResidueArray
+from residue.backends._validate import (
+    broadcast_length,
+    check_exponents,
+    check_index,
+    check_offsets,
+    check_pow_moduli,
+    check_residues,
+    check_short_exponents,
+)
+from residue.errors import BackendError
+
+try:
+    from residue.backends import _native
+except ImportError:  # a package built without a compiler
+    _native = None  # type: ignore[assignment]
+
+__all__ = ["GMPY2", "NativeArray", "NativeBackend", "available_kernels", "open_cpu"]
+
+GMPY2 = "gmpy2"
+
+Rows = NDArray[np.uint64]
+"""``(n, row) uint64``: digits of n residues below twice the modulus, in Montgomery form."""
+
+Index = NDArray[np.int64]
+
+_MAX_WINDOW = 6
+_FIELDS = 64  # moduli whose constants are kept
+_TABLE_BYTES = 1 << 27  # of one comb table; of all together twice as many
+_BASES_PER_TABLE = 1024
+_LEAST_SHARE = 2e-4  # seconds; handing less to another thread costs more than it saves
+
+
+def available_kernels() -> list[str]:
+    """Kernels of the CPU backend that can run here, the fastest first; the last is ``gmpy2``."""
+    return [*(_native.kernels() if _native else []), GMPY2]
+
+
+def open_cpu(*, workers: int | None = None, kernel: str | None = None) -> CpuBackend:
+    """The CPU backend with a kernel.
+
+    Args:
+        workers: cores to use; by default ``RESIDUE_CPU_WORKERS``, else all that this process may
+            run on.
+        kernel: ``avx512ifma``, ``avx2``, ``portable`` or ``gmpy2``; by default
+            ``RESIDUE_CPU_KERNEL``, else the fastest that this processor can run.
+
+    Raises:
+        BackendError: the kernel is unknown, or cannot run here.
+    """
+    available = available_kernels()
+    name = kernel or os.environ.get("RESIDUE_CPU_KERNEL") or available[0]
+    if name not in available:
+        reason = "" if _native else "; the package was built without the native kernels"
+        raise BackendError(
+            f"no CPU kernel {name!r} can run here: there are {', '.join(available)}{reason}"
+        )
+    return CpuBackend(workers=workers) if name == GMPY2 else NativeBackend(name, workers=workers)
+
+
+class NativeArray:
+    """Residues as rows of digits; immutable, always complete."""
+
+    __slots__ = ("_modulus", "rows")
+
+    def __init__(self, modulus: Modulus, rows: Rows) -> None:
+        self._modulus = modulus
+        self.rows = rows
+
+    @property
+    def modulus(self) -> Modulus:
+        """The modulus of all elements."""
+        return self._modulus
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def wait(self) -> None:
+        """Return at once: operations of this backend are synchronous."""
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Row ``i << window | d`` is ``base ** (d << i * window)``."""
+
+    window: int
+    rows: Rows
+
+
+class NativeBackend(CpuBackend):
+    """`Backend` on native kernels; moduli too large for them are those of gmpy2.
+
+    Residues stay in Montgomery form between operations. `pow` and `pow_moduli` take time, and use
+    addresses, that depend on sizes alone: windows are fixed, and table entries are selected by
+    masks from the whole table. `pow_fixed` and `multi_pow` make as many products as public sizes
+    tell, but index their tables by exponent digits, which a cache-observing process on the same
+    machine can see; `inverse` is variable-time in its operand. docs/algorithms/cpu.md.
+
+    Batches are spread over `workers` threads; the kernels do not hold the interpreter lock.
+
+    Args:
+        kernel: name of the kernel.
+        workers: as `CpuBackend`.
+        native: the extension module; tests have others.
+    """
+
+    def __init__(self, kernel: str, *, workers: int | None = None, native: Any = None) -> None:
+        super().__init__(workers=workers)
+        self._native = native or _native
+        self._kernel = kernel
+        self._lanes: int = self._native.lanes(kernel)
+        self._fields: OrderedDict[int, Any] = OrderedDict()
+        self._combs: OrderedDict[tuple[int, int, int], _Table] = OrderedDict()
+        self._threads: ThreadPoolExecutor | None = None
+
+    def describe(self) -> dict[str, str | int | float | bool]:
+        """As `CpuBackend.describe`, and the kernel."""
+        return super().describe() | {"kernel": self._kernel}
+
+    # --- arrays ---------------------------------------------------------------------------------
+
+    def upload(self, modulus: Modulus, values: Limbs) -> Any:
+        """Take ``(n, modulus.limbs) uint64`` canonical residues."""
+        if not self._fits(modulus):
+            return super().upload(modulus, values)
+        check_residues(modulus, values)
+        self._check_open()
+        return NativeArray(modulus, self._enter(modulus, values))
+
+    def download(self, a: ResidueArray) -> Limbs:
+        """Canonical residues ``(n, modulus.limbs) uint64``."""
+        if not isinstance(a, NativeArray):
+            return super().download(a)
+        self._check_open()
+        return self._leave(a.modulus, a.rows)
+
+    def take(self, a: ResidueArray, index: Index) -> Any:
+        """Gather ``a[index[j]]``."""
+        if not isinstance(a, NativeArray):
+            return super().take(a, index)
+        self._check_open()
+        check_index(index, len(a))
+        return NativeArray(a.modulus, a.rows[index])
+
+    def concat(self, parts: list[ResidueArray]) -> Any:
+        """Join arrays of one modulus."""
+        if not parts or not isinstance(parts[0], NativeArray):
+            return super().concat(parts)
+        modulus = parts[0].modulus
+        return NativeArray(modulus, np.concatenate([self._rows(p, modulus) for p in parts]))
+
+    # --- arithmetic -----------------------------------------------------------------------------
+
+    def mul(self, a: ResidueArray, b: ResidueArray) -> Any:
+        """Element-wise product; a length of one broadcasts."""
+        if not isinstance(a, NativeArray):
+            return super().mul(a, b)
+        x, y = self._rows(a), self._rows(b, a.modulus)
+        length = broadcast_length(len(x), len(y))
+        with self._count("mul", a.modulus, length, length):
+            return NativeArray(a.modulus, self._multiply(a.modulus, x, y))
+
+    def pow(self, a: ResidueArray, exponents: Limbs, bits: int) -> Any:
+        """Element-wise powers, constant time in base and exponent."""
+        if not isinstance(a, NativeArray):
+            return super().pow(a, exponents, bits)
+        return self._power("pow", a, exponents, bits)
+
+    def pow_var(self, a: ResidueArray, exponents: Limbs, bits: int) -> Any:
+        """`pow` with no more bits than the longest of these exponents has."""
+        if not isinstance(a, NativeArray):
+            return super().pow_var(a, exponents, bits)
+        check_exponents(exponents, bits, len(a))
+        used = np.flatnonzero(exponents.any(axis=0))
+        top = int(used[-1]) if len(used) else 0
+        most = int(exponents[:, top].max(initial=0))
+        return self._power("pow_var", a, exponents, 64 * top + most.bit_length())
+
+    def pow_fixed(self, base: ResidueArray, exponents: Limbs, bits: int) -> Any:
+        """Powers of one base by a comb table that grows with its use."""
+        if not isinstance(base, NativeArray):
+            return super().pow_fixed(base, exponents, bits)
+        if len(base) != 1:
+            raise BackendError(f"pow_fixed takes one base, not {len(base)}")
+        self._check_open()
+        check_exponents(exponents, bits)
+        modulus, n = base.modulus, len(exponents)
+        value = int(from_limbs(self._leave(modulus, base.rows))[0])
+        window = self._comb_window(modulus.value, value, bits, n)
+        while -(-bits // window) * base.rows.nbytes << window > _TABLE_BYTES and window > 2:
+            window -= 1
+        positions = -(-bits // window)
+        with self._count("pow_fixed", modulus, n, n * (positions - 1)):
+            table = self._comb(modulus, value, base.rows, bits, window)
+            digits = kernels.window_digits(exponents, positions, window)
+            index = (np.arange(positions, dtype=np.int64) << window) + digits
+            offsets = np.arange(n + 1, dtype=np.int64) * positions
+            return NativeArray(modulus, self._product(modulus, table.rows, index.ravel(), offsets))
+
+    def prod(self, a: ResidueArray, index: Index, offsets: Index) -> Any:
+        """Gathered segmented product."""
+        if not isinstance(a, NativeArray):
+            return super().prod(a, index, offsets)
+        rows = self._rows(a)
+        check_index(index, len(rows))
+        check_offsets(offsets, len(index))
+        with self._count("prod", a.modulus, len(offsets) - 1, len(index)):
+            return NativeArray(a.modulus, self._product(a.modulus, rows, index, offsets))
+
+    def pow_moduli(
+        self, moduli: Sequence[Modulus], bases: Limbs, exponents: Limbs, bits: int
+    ) -> Limbs:
+        """Powers that have a modulus each, constant time in base and exponent."""
+        self._check_open()
+        check_pow_moduli(moduli, bases, exponents, bits)
+        largest = max(moduli, key=lambda m: m.bits, default=None)
+        if largest is None or not self._fits(largest):
+            return super().pow_moduli(moduli, bases, exponents, bits)
+        n = len(moduli)
+        result = np.empty_like(bases)
+        window = _pow_window(bits)
+
+        def share(lo: int, hi: int) -> None:
+            field = self._new_field(moduli[lo:hi], largest.bits)
+            rows = np.empty((hi - lo, field.row), np.uint64)
+            field.enter(np.ascontiguousarray(bases[lo:hi]), rows)
+            e = exponents if len(exponents) == 1 else exponents[lo:hi]
+            field.power(rows, np.ascontiguousarray(e), bits, window, rows)
+            field.leave(rows, result[lo:hi])
+
+        products = _pow_products(bits, window)
+        with self._count("pow_moduli", largest, n, n * products):
+            self._share(n, products, largest, share)
+        return result
+
+    def multi_pow(self, a: ResidueArray, exponents: Index, bits: int) -> Any:
+        """Simultaneous powers with short signed exponents.
+
+        As `residue.backends._cpu_kernels.multi_pow_var`, but that the products of all rows of
+        digits are one gathered segmented product.
+        """
+        if not isinstance(a, NativeArray):
+            return super().multi_pow(a, exponents, bits)
+        rows, modulus = self._rows(a), a.modulus
+        check_short_exponents(exponents, bits, len(rows))
+        n, m = exponents.shape
+        _, _, products = kernels.multi_pow_plan(min(n, _BASES_PER_TABLE), m, bits + 1)
+        with self._count("multi_pow", modulus, m, products * -(-n // _BASES_PER_TABLE)):
+            whole = self._product(modulus, rows, np.arange(n), np.array([0, n]))
+            whole = self._square(modulus, whole, bits)
+            try:
+                result = np.repeat(self._invert(modulus, whole), m, axis=0)
+            except ZeroDivisionError:  # some base has no inverse; perhaps none is needed
+                values = CpuArray(modulus, from_limbs(self._leave(modulus, rows)))
+                powers = super().multi_pow(values, exponents, bits)
+                return NativeArray(modulus, self._enter(modulus, super().download(powers)))
+            shifted = (exponents + np.int64(1 << bits)).astype(np.uint64)
+            for start in range(0, n, _BASES_PER_TABLE):
+                stop = start + _BASES_PER_TABLE
+                part = self._multi_pow(modulus, rows[start:stop], shifted[start:stop], bits + 1)
+                result = self._multiply(modulus, result, part)
+            return NativeArray(modulus, result)
+
+    def inverse(self, a: ResidueArray) -> Any:
+        """Element-wise inverses by a tree of products: three an element and one inversion."""
+        if not isinstance(a, NativeArray):
+            return super().inverse(a)
+        rows, modulus = self._rows(a), a.modulus
+        with self._count("inverse", modulus, len(rows), 3 * len(rows)):
+            if not len(rows):
+                return a
+            levels = [rows]
+            while len(rows) > 1:
+                even = len(rows) & ~1
+                pairs = self._multiply(modulus, rows[0:even:2], rows[1:even:2])
+                rows = np.concatenate([pairs, rows[even:]])
+                levels.append(rows)
+            try:
+                result = self._invert(modulus, levels.pop())
+            except ZeroDivisionError as error:
+                raise BackendError("a residue has no inverse modulo its modulus") from error
+            for below in reversed(levels):
+                even = len(below) & ~1
+                inverses = np.empty_like(below)
+                pairs = result[: even // 2]
+                inverses[0:even:2] = self._multiply(modulus, pairs, below[1:even:2])
+                inverses[1:even:2] = self._multiply(modulus, pairs, below[0:even:2])
+                inverses[even:] = result[even // 2 :]
+                result = inverses
+            return NativeArray(modulus, result)
+
+    # --- housekeeping ---------------------------------------------------------------------------
+
+    def clear_secrets(self) -> None:
+        """Overwrite comb tables, forget moduli; the kernels erase tables of powers themselves.
+
+        Arrays are freed without being erased, as those of NumPy are.
+        """
+        with self._lock:
+            for table in self._combs.values():
+                table.rows.fill(0)
+            self._combs.clear()
+            self._fields.clear()
+        super().clear_secrets()
+
+    def close(self) -> None:
+        """End the threads; operations raise `BackendError` from now on."""
+        super().close()
+        if self._threads is not None:
+            self._threads.shutdown()
+
+    # --- private --------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError("this CPU backend is closed")
+
+    def _rows(self, a: ResidueArray, modulus: Modulus | None = None) -> Rows:
+        self._check_open()
+        if not isinstance(a, NativeArray):
+            raise BackendError("the array lives on another backend; download and upload it")
+        if modulus is not None and a.modulus != modulus:
+            raise BackendError("the arrays have different moduli")
+        return a.rows
+
+    def _fits(self, modulus: Modulus) -> bool:
+        return bool(self._native.layout(self._kernel, modulus.bits)[0])
+
+    def _field(self, modulus: Modulus) -> Any:
+        with self._lock:
+            field = self._fields.pop(modulus.value, None)
+            if field is None:
+                field = self._new_field([modulus], modulus.bits)
+            self._fields[modulus.value] = field
+            if len(self._fields) > _FIELDS:
+                self._fields.popitem(last=False)
+            return field
+
+    def _new_field(self, moduli: Sequence[Modulus], bits: int) -> Any:
+        digits, radix = self._native.layout(self._kernel, bits)
+        limbs = -(-bits // 64)
+        values = [mpz(m.value) for m in moduli]
+        scale = mpz(1) << (radix * digits)
+        word = mpz(1) << radix
+        ones = [scale % n for n in values]
+        return self._native.Field(
+            self._kernel,
+            bits,
+            to_limbs(values, limbs),
+            to_limbs(ones, limbs),
+            to_limbs([r * r % n for r, n in zip(ones, values, strict=True)], limbs),
+            np.array([int(word - gmpy2.invert(n, word)) for n in values], np.uint64),
+        )
+
+    def _enter(self, modulus: Modulus, limbs: Limbs) -> Rows:
+        field = self._field(modulus)
+        out = np.empty((len(limbs), field.row), np.uint64)
+        values = np.ascontiguousarray(limbs)
+        self._share(len(out), 2, modulus, lambda i, j: field.enter(values[i:j], out[i:j]))
+        return out
+
+    def _leave(self, modulus: Modulus, rows: Rows) -> Limbs:
+        field = self._field(modulus)
+        out = np.empty((len(rows), modulus.limbs), np.uint64)
+        self._share(len(out), 1, modulus, lambda i, j: field.leave(rows[i:j], out[i:j]))
+        return out
+
+    def _multiply(self, modulus: Modulus, a: Rows, b: Rows) -> Rows:
+        """Products of rows, or of each row and the only one of the other."""
+        field = self._field(modulus)
+        a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+        out = np.empty_like(b if len(a) == 1 else a)
+
+        def share(lo: int, hi: int) -> None:
+            x = a if len(a) == 1 else a[lo:hi]
+            y = b if len(b) == 1 else b[lo:hi]
+            field.multiply(x, y, out[lo:hi])
+
+        self._share(len(out), 1, modulus, share)
+        return out
+
+    def _square(self, modulus: Modulus, a: Rows, times: int) -> Rows:
+        """``a ** (2 ** times)``."""
+        field = self._field(modulus)
+        a = np.ascontiguousarray(a)
+        out = np.empty_like(a)
+
+        def share(lo: int, hi: int) -> None:
+            field.square(a[lo:hi], times, out[lo:hi])
+
+        self._share(len(out), times, modulus, share)
+        return out
+
+    def _power(self, operation: str, a: NativeArray, exponents: Limbs, bits: int) -> NativeArray:
+        rows, modulus = self._rows(a), a.modulus
+        check_exponents(exponents, bits, len(rows))
+        field = self._field(modulus)
+        window = _pow_window(bits)
+        products = _pow_products(bits, window)
+        out = np.empty_like(rows)
+        e = np.ascontiguousarray(exponents)
+
+        def share(lo: int, hi: int) -> None:
+            part = e if len(e) == 1 else e[lo:hi]
+            field.power(rows[lo:hi], part, bits, window, out[lo:hi])
+
+        with self._count(operation, modulus, len(rows), len(rows) * products):
+            self._share(len(rows), products, modulus, share)
+        return NativeArray(modulus, out)
+
+    def _product(self, modulus: Modulus, rows: Rows, index: Index, offsets: Index) -> Rows:
+        """Gathered segmented product; long segments of a few are cut into pieces first."""
+        field = self._field(modulus)
+        rows = np.ascontiguousarray(rows)
+        lengths = np.diff(offsets)
+        total = int(lengths.sum())
+        # Pieces enough for all lanes of all cores, of eight factors at least.
+        piece = max(8, -(-total // (4 * self._lanes * self._workers)))
+        pieces = -(-lengths // piece)
+        if len(lengths) and pieces.max() > 1 and (pieces.sum() > len(lengths)):
+            cuts = np.repeat(offsets[:-1], pieces) + piece * _ranks(pieces)
+            cuts = np.append(cuts, offsets[-1])
+            # A piece ends where the next one of its segment begins, or its segment does.
+            partial = self._product(modulus, rows, index, cuts)
+            ends = np.concatenate([[0], np.cumsum(pieces)])
+            return self._product(modulus, partial, np.arange(len(partial)), ends)
+        out = np.empty((len(lengths), rows.shape[1]), np.uint64)
+        order = np.argsort(-lengths, kind="stable")
+        index = np.ascontiguousarray(index, np.int64)
+        offsets = np.ascontiguousarray(offsets, np.int64)
+        average = max(1, -(-total // max(1, len(lengths))))
+
+        def share(lo: int, hi: int) -> None:
+            field.product(rows, index, offsets, order[lo:hi], out)
+
+        self._share(len(lengths), average, modulus, share)
+        return out
+
+    def _multi_pow(self, modulus: Modulus, rows: Rows, exponents: Any, bits: int) -> Rows:
+        """``prod_i rows[i] ** exponents[i, j]`` for exponents below ``2**bits``."""
+        n, m = exponents.shape
+        buckets, window, _ = kernels.multi_pow_plan(n, m, bits)
+        positions = -(-bits // window)
+        shifts = np.arange(positions, dtype=np.uint64) * np.uint64(window)
+        digits = exponents.T[:, None, :] >> shifts[None, :, None] & np.uint64((1 << window) - 1)
+        digits = digits.astype(np.int64).reshape(m * positions, n)
+        method = self._by_buckets if buckets else self._by_tables
+        powers = method(modulus, rows, digits, window).reshape(m, positions, rows.shape[1])
+        result = powers[:, -1]
+        for position in range(positions - 2, -1, -1):
+            result = self._square(modulus, result, window)
+            result = self._multiply(modulus, result, powers[:, position])
+        return result
+
+    def _by_tables(self, modulus: Modulus, rows: Rows, digits: Index, window: int) -> Rows:
+        """``out[s] = prod_i rows[i] ** digits[s, i]``: Straus' tables."""
+        table = self._powers(modulus, rows, window)
+        n = len(rows)
+        index = digits + (np.arange(n, dtype=np.int64) << window)
+        offsets = np.arange(len(digits) + 1, dtype=np.int64) * n
+        return self._product(modulus, table.reshape(-1, rows.shape[1]), index.ravel(), offsets)
+
+    def _by_buckets(self, modulus: Modulus, rows: Rows, digits: Index, window: int) -> Rows:
+        """As `_by_tables`, by the products of the rows that have one digit in common."""
+        sums = len(digits)
+        index = np.argsort(digits, axis=1, kind="stable")
+        cells = digits + (np.arange(sums, dtype=np.int64)[:, None] << window)
+        counts = np.bincount(cells.ravel(), minlength=sums << window)
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        filled = self._product(modulus, rows, index.ravel(), offsets)
+        filled = filled.reshape(sums, 1 << window, rows.shape[1])
+        running = result = filled[:, -1]
+        for digit in range((1 << window) - 2, 0, -1):
+            running = self._multiply(modulus, running, filled[:, digit])
+            result = self._multiply(modulus, result, running)
+        return result
+
+    def _powers(self, modulus: Modulus, rows: Rows, window: int) -> Rows:
+        """``(n, 2**window, row)``: powers 0 .. 2**window - 1 of each row."""
+        n, row = rows.shape
+        table = np.empty((n, 1 << window, row), np.uint64)
+        table[:, 0] = self._one(modulus)
+        step = rows
+        for j in range(window):
+            size = 1 << j
+            table[:, size] = step
+            for i in range(1, size):
+                table[:, size + i] = self._multiply(modulus, table[:, i], step)
+            if j + 1 < window:
+                step = self._square(modulus, step, 1)
+        return table
+
+    def _one(self, modulus: Modulus) -> Rows:
+        return self._product(modulus, np.empty((0, self._field(modulus).row), np.uint64),
+                             np.zeros(0, np.int64), np.zeros(2, np.int64))  # fmt: skip
+
+    def _comb(self, modulus: Modulus, value: int, base: Rows, bits: int, window: int) -> _Table:
+        key = (modulus.value, value, bits)
+        with self._lock:
+            table = self._combs.get(key)
+        if table is None or table.window != window:
+            steps = [base]
+            for _ in range(-(-bits // window) - 1):
+                steps.append(self._square(modulus, steps[-1], window))
+            rows = self._powers(modulus, np.concatenate(steps), window)
+            table = _Table(window, rows.reshape(-1, base.shape[1]))
+        with self._lock:
+            self._combs[key] = table
+            self._combs.move_to_end(key)
+            while sum(t.rows.nbytes for t in self._combs.values()) > 2 * _TABLE_BYTES:
+                self._combs.popitem(last=False)
+        return table
+
+    def _invert(self, modulus: Modulus, rows: Rows) -> Rows:
+        """Inverse of the only row. Raises `ZeroDivisionError` if there is none."""
+        (value,) = from_limbs(self._leave(modulus, rows))
+        inverse = gmpy2.invert(value, mpz(modulus.value))
+        return self._enter(modulus, to_limbs([inverse], modulus.limbs))
+
+    def _share(
+        self, n: int, products: int, modulus: Modulus, work: Callable[[int, int], None]
+    ) -> None:
+        """Call ``work(lo, hi)`` for parts of ``[0, n)``, each of `products` products a row."""
+        groups = -(-n // self._lanes)
+        seconds = n * products * 6e-7 * (modulus.bits / 2048) ** 2
+        shares = min(self._workers, groups, int(seconds / _LEAST_SHARE))
+        if shares <= 1:
+            if n:
+                work(0, n)
+            return
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(self._workers, "residue-cpu")
+        cuts = [min(n, groups * i // shares * self._lanes) for i in range(shares + 1)]
+        parts = [self._threads.submit(work, lo, hi) for lo, hi in pairwise(cuts)]
+        for part in parts:
+            part.result()
+
+
+def _pow_products(bits: int, window: int) -> int:
+    """Products of one power by a fixed window."""
+    return (1 << window) - 2 + bits + -(-bits // window)
+
+
+def _pow_window(bits: int) -> int:
+    return min(range(1, _MAX_WINDOW + 1), key=lambda w: _pow_products(bits, w))
+
+
+def _ranks(counts: Index) -> Index:
+    """0 .. count - 1 for each count, one after the other."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)

@@ -1,0 +1,239 @@
+// A kernel's operations for one type of lanes: rows into lanes, products, and back.
+
+#pragma once
+
+#include <cstdlib>
+#include <cstring>
+
+#include "kernel.hpp"
+
+namespace residue {
+
+template <class V>
+struct Batch {
+  static constexpr std::size_t L = V::kLanes;
+  using Word = typename V::Word;
+  using Pointers = const u64* [L];
+
+  // Digits of kLanes rows side by side: `row` words of each.
+  static void gather(const Pointers& rows, std::size_t row, u64* lanes) {
+    for (std::size_t k = 0; k < row; k += L) {
+      Word x[L];
+      for (std::size_t l = 0; l < L; ++l) x[l] = V::load(rows[l] + k);
+      V::transpose(x);
+      for (std::size_t l = 0; l < L; ++l) V::store(lanes + (k + l) * L, x[l]);
+    }
+  }
+
+  // The first `count` lanes into rows; words past the digits become zero.
+  static void scatter(u64* lanes, std::size_t digits, std::size_t row, u64* const* rows,
+                      std::size_t count) {
+    for (std::size_t k = digits; k < row; ++k) V::store(lanes + k * L, V::all(0));
+    for (std::size_t k = 0; k < row; k += L) {
+      Word x[L];
+      for (std::size_t l = 0; l < L; ++l) x[l] = V::load(lanes + (k + l) * L);
+      V::transpose(x);
+      for (std::size_t l = 0; l < count; ++l) V::store(rows[l] + k, x[l]);
+    }
+  }
+
+  // Lanes for rows [first, first + kLanes) of n; the last row stands in for those past the end.
+  struct Operand {
+    alignas(64) u64 lanes[(kMaxDigits + L) * L];
+
+    void load(const u64* rows, std::size_t count, std::size_t row, std::size_t first) {
+      if (count == 1 && first != 0) return;  // loaded with the first
+      Pointers pointers;
+      for (std::size_t l = 0; l < L; ++l) {
+        const std::size_t i = first + l;
+        pointers[l] = rows + (i < count ? i : count - 1) * row;
+      }
+      gather(pointers, row, lanes);
+    }
+  };
+
+  static void load_moduli(const Moduli& m, std::size_t first, Lanes<V>& f, Operand& scratch) {
+    if (m.count == 1 && first != 0) return;
+    f.digits = m.digits;
+    f.radix = m.radix;
+    scratch.load(m.n, m.count, m.row, first);
+    std::memcpy(f.n, scratch.lanes, m.digits * L * sizeof(u64));
+    for (std::size_t l = 0; l < L; ++l) {
+      const std::size_t i = first + l;
+      f.inverse[l] = m.inverse[i < m.count ? i : m.count - 1];
+    }
+  }
+
+  static void store_rows(u64* lanes, const Moduli& m, u64* out, std::size_t first, std::size_t n) {
+    u64* rows[L];
+    std::size_t count = 0;
+    for (; count < L && first + count < n; ++count) rows[count] = out + (first + count) * m.row;
+    scatter(lanes, m.digits, m.row, rows, count);
+  }
+
+  static void multiply(const Moduli& m, Rows a, Rows b, u64* out, std::size_t n) {
+    Lanes<V> f;
+    Operand x, y;
+    const bool same = a.digits == b.digits && a.count == b.count;
+    for (std::size_t i = 0; i < n; i += L) {
+      load_moduli(m, i, f, x);
+      x.load(a.digits, a.count, m.row, a.count == 1 ? 0 : i);
+      if (same) {
+        residue::square(f, x.lanes, x.lanes);
+      } else {
+        y.load(b.digits, b.count, m.row, i);
+        residue::multiply(f, x.lanes, y.lanes, x.lanes);
+      }
+      store_rows(x.lanes, m, out, i, n);
+    }
+  }
+
+  static void square(const Moduli& m, Rows a, std::size_t times, u64* out, std::size_t n) {
+    Lanes<V> f;
+    Operand x;
+    for (std::size_t i = 0; i < n; i += L) {
+      load_moduli(m, i, f, x);
+      x.load(a.digits, a.count, m.row, a.count == 1 ? 0 : i);
+      for (std::size_t time = 0; time < times; ++time) residue::square(f, x.lanes, x.lanes);
+      store_rows(x.lanes, m, out, i, n);
+    }
+  }
+
+  static void leave(const Moduli& m, Rows a, u64* out, std::size_t n) {
+    Lanes<V> f;
+    Operand x;
+    for (std::size_t i = 0; i < n; i += L) {
+      load_moduli(m, i, f, x);
+      x.load(a.digits, a.count, m.row, a.count == 1 ? 0 : i);
+      residue::leave(f, x.lanes, x.lanes);
+      store_rows(x.lanes, m, out, i, n);
+    }
+  }
+
+  // Bits [at, at + window) of an exponent.
+  static u64 window_of(const Exponents& e, std::size_t i, std::size_t at, unsigned window) {
+    const u64* limbs = e.limbs + (e.count == 1 ? 0 : i) * e.width;
+    const std::size_t limb = at / 64, shift = at % 64;
+    u64 bits = limb < e.width ? limbs[limb] >> shift : 0;
+    if (shift != 0 && limb + 1 < e.width) bits |= limbs[limb + 1] << (64 - shift);
+    return bits & ((u64{1} << window) - 1);
+  }
+
+  // out = the entry of the table that each lane's exponent names; all entries are read.
+  static void select(const u64* table, const Moduli& m, const Exponents& e, std::size_t first,
+                     std::size_t n, std::size_t at, unsigned window, u64* out) {
+    alignas(64) u64 masks[(std::size_t{1} << kMaxWindow) * L];
+    const std::size_t entries = std::size_t{1} << window;
+    for (std::size_t l = 0; l < L; ++l) {
+      const u64 wanted = window_of(e, first + l < n ? first + l : n - 1, at, window);
+      for (std::size_t entry = 0; entry < entries; ++entry) {
+        masks[entry * L + l] = (((wanted ^ entry) - 1) >> 63) * ~u64{0};
+      }
+    }
+    for (std::size_t k = 0; k < m.digits; k += kTile) {
+      Word x[kTile];
+      for (std::size_t i = 0; i < kTile; ++i) x[i] = V::all(0);
+      for (std::size_t entry = 0; entry < entries; ++entry) {
+        const Word mask = V::load(masks + entry * L);
+        const u64* from = table + (entry * m.digits + k) * L;
+        for (std::size_t i = 0; i < kTile; ++i) {
+          x[i] = V::either(x[i], V::both(V::load(from + i * L), mask));
+        }
+      }
+      for (std::size_t i = 0; i < kTile; ++i) V::store(out + (k + i) * L, x[i]);
+    }
+    erase(masks, sizeof masks);
+  }
+
+  static bool power(const Moduli& m, Rows a, Exponents e, unsigned window, u64* out,
+                    std::size_t n) {
+    const std::size_t entry = m.digits * L, entries = std::size_t{1} << window;
+    const std::size_t bytes = entries * entry * sizeof(u64);
+    u64* table = static_cast<u64*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+    if (table == nullptr) return false;
+    Lanes<V> f;
+    Operand x, y;
+    for (std::size_t i = 0; i < n; i += L) {
+      load_moduli(m, i, f, x);
+      x.load(m.one, m.count, m.row, m.count == 1 ? 0 : i);
+      std::memcpy(table, x.lanes, entry * sizeof(u64));
+      y.load(a.digits, a.count, m.row, a.count == 1 ? 0 : i);
+      std::memcpy(table + entry, y.lanes, entry * sizeof(u64));
+      for (std::size_t d = 2; d < entries; ++d) {
+        if (d % 2 == 0) {
+          residue::square(f, table + d / 2 * entry, table + d * entry);
+        } else {
+          residue::multiply(f, table + (d - 1) * entry, table + entry, table + d * entry);
+        }
+      }
+      const std::size_t windows = (e.bits + window - 1) / window;
+      std::memcpy(x.lanes, table, entry * sizeof(u64));
+      for (std::size_t w = windows; w-- > 0;) {
+        select(table, m, e, i, n, w * window, window, y.lanes);
+        if (w + 1 == windows) {
+          std::memcpy(x.lanes, y.lanes, entry * sizeof(u64));
+          continue;
+        }
+        for (unsigned s = 0; s < window; ++s) residue::square(f, x.lanes, x.lanes);
+        residue::multiply(f, x.lanes, y.lanes, x.lanes);
+      }
+      store_rows(x.lanes, m, out, i, n);
+    }
+    erase(table, bytes);
+    erase(&y, sizeof y);
+    std::free(table);
+    return true;
+  }
+
+  static void product(const Moduli& m, const u64* a, const Segments& s, u64* out) {
+    Lanes<V> f;
+    Operand x, y;
+    load_moduli(m, 0, f, x);
+    for (std::size_t i = s.begin; i < s.end; i += L) {
+      std::int64_t at[L], end[L], longest = 0;
+      u64* results[L];
+      std::size_t count = 0;
+      for (std::size_t l = 0; l < L; ++l) {
+        at[l] = end[l] = 0;
+        if (i + l >= s.end) continue;
+        const std::int64_t segment = s.order[i + l];
+        at[l] = s.offsets[segment];
+        end[l] = s.offsets[segment + 1];
+        if (end[l] - at[l] > longest) longest = end[l] - at[l];
+        results[count++] = out + static_cast<std::size_t>(segment) * m.row;
+      }
+      Pointers rows;
+      const auto advance = [&] {
+        for (std::size_t l = 0; l < L; ++l) {
+          rows[l] = at[l] < end[l] ? a + static_cast<std::size_t>(s.index[at[l]]) * m.row : m.one;
+          ++at[l];
+          if (at[l] >= end[l]) continue;
+          const u64* next = a + static_cast<std::size_t>(s.index[at[l]]) * m.row;
+          for (std::size_t k = 0; k < m.row; k += 8) __builtin_prefetch(next + k);
+        }
+      };
+      advance();
+      gather(rows, m.row, x.lanes);
+      for (std::int64_t step = 1; step < longest; ++step) {
+        advance();
+        gather(rows, m.row, y.lanes);
+        residue::multiply(f, x.lanes, y.lanes, x.lanes);
+      }
+      scatter(x.lanes, m.digits, m.row, results, count);
+    }
+  }
+
+  static constexpr unsigned kMaxWindow = 6;
+
+  // Overwrite secrets; the compiler may not leave it out.
+  static void erase(void* p, std::size_t bytes) {
+    std::memset(p, 0, bytes);
+    __asm__ __volatile__("" : : "r"(p) : "memory");
+  }
+
+  static constexpr Kernel kernel(const char* name, bool (*available)()) {
+    return {name, available, &layout<V>, L, &multiply, &square, &leave, &power, &product};
+  }
+};
+
+}  // namespace residue

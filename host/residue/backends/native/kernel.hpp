@@ -1,0 +1,60 @@
+// What a kernel offers: operations on rows of digits, as function pointers.
+
+#pragma once
+
+#include "montgomery.hpp"
+
+namespace residue {
+
+// Moduli in rows of digits: one for all residues (`count` 1), or one for each.
+struct Moduli {
+  std::size_t digits, row;
+  unsigned radix;
+  std::size_t count;
+  const u64* n;        // (count, row)
+  const u64* inverse;  // (count), -1 / n modulo 2**radix
+  const u64* one;      // (count, row), R modulo n
+};
+
+// Residues in rows of digits, `count` of them or one for all.
+struct Rows {
+  const u64* digits;
+  std::size_t count;
+};
+
+struct Exponents {
+  const u64* limbs;  // (count, width), little-endian
+  std::size_t count, width, bits;
+};
+
+// Segments of a gathered product: of rows index[offsets[s]] to index[offsets[s + 1] - 1]. They are
+// computed in the given order, kLanes at a time, each as long as the longest of those.
+struct Segments {
+  const std::int64_t* index;
+  const std::int64_t* offsets;
+  const std::int64_t* order;
+  std::size_t begin, end;  // of `order`
+};
+
+// Every function but `product` takes time and addresses that depend on sizes alone; those of
+// `product` depend on index and offsets too. Results may be operands.
+struct Kernel {
+  const char* name;
+  bool (*available)();
+  Layout (*layout)(std::size_t bits);
+  std::size_t lanes;
+  // out[i] = a[i] b[i] / R
+  void (*multiply)(const Moduli&, Rows a, Rows b, u64* out, std::size_t n);
+  // out[i] = a[i] ** (2 ** times)
+  void (*square)(const Moduli&, Rows a, std::size_t times, u64* out, std::size_t n);
+  // out[i] = a[i] / R, below n
+  void (*leave)(const Moduli&, Rows a, u64* out, std::size_t n);
+  // out[i] = a[i] ** exponents[i], by windows; false if there is no memory.
+  bool (*power)(const Moduli&, Rows a, Exponents, unsigned window, u64* out, std::size_t n);
+  // out[s] = the product of segment s
+  void (*product)(const Moduli&, const u64* a, const Segments&, u64* out);
+};
+
+extern const Kernel kPortable, kAvx2, kAvx512Ifma;
+
+}  // namespace residue

@@ -1,0 +1,267 @@
+// The kernels as a Python module: residues are rows of digits in NumPy arrays.
+//
+// Shapes are checked here, so that no caller can make a kernel leave its arrays; what an index may
+// be is checked by `product` too. Operations release the interpreter lock.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "kernel.hpp"
+
+#ifndef RESIDUE_MODULE
+#define RESIDUE_MODULE _native
+#endif
+
+namespace py = pybind11;
+
+namespace residue {
+namespace {
+
+using Array = py::array_t<u64, py::array::c_style>;
+using Index = py::array_t<std::int64_t, py::array::c_style>;
+
+constexpr unsigned kLimb = 64;
+
+const Kernel* const kKernels[] = {&kAvx512Ifma, &kAvx2, &kPortable};
+
+void require(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(what);
+}
+
+std::size_t extent(const py::array& a, int axis) {
+  return static_cast<std::size_t>(a.shape(axis));
+}
+
+// `bits` bits of each limb or digit of one number to words of other bits; what is left is zero.
+void repack(const u64* from, std::size_t from_words, unsigned from_bits, u64* to,
+            std::size_t to_words, unsigned to_bits) {
+  const u64 mask = ~u64{0} >> (64 - to_bits);
+  unsigned __int128 buffer = 0;
+  unsigned held = 0;
+  std::size_t i = 0;
+  for (std::size_t k = 0; k < to_words; ++k) {
+    while (held < to_bits && i < from_words) {
+      buffer |= static_cast<unsigned __int128>(from[i++]) << held;
+      held += from_bits;
+    }
+    to[k] = static_cast<u64>(buffer) & mask;
+    buffer >>= to_bits;
+    held = held > to_bits ? held - to_bits : 0;
+  }
+}
+
+// Moduli of one layout and the residues modulo them.
+class Field {
+ public:
+  // n, one = R mod n and square = R R mod n: (count, limbs); inverse = -1 / n mod 2**radix.
+  Field(const std::string& kernel, std::size_t bits, const Array& n, const Array& one,
+        const Array& square, const Array& inverse)
+      : kernel_(find(kernel)), layout_(kernel_.layout(bits)) {
+    require(layout_.digits != 0, "no layout for moduli of so many bits");
+    require(n.ndim() == 2 && one.ndim() == 2 && square.ndim() == 2 && inverse.ndim() == 1,
+            "constants of a field have two dimensions, inverses one");
+    count_ = extent(n, 0);
+    require(count_ != 0 && extent(one, 0) == count_ && extent(square, 0) == count_ &&
+                extent(inverse, 0) == count_,
+            "as many constants as moduli");
+    n_ = pack(n);
+    one_ = pack(one);
+    square_ = pack(square);
+    inverse_.assign(inverse.data(), inverse.data() + count_);
+  }
+  Field(const Field&) = delete;
+  Field& operator=(const Field&) = delete;
+  ~Field() {
+    for (auto* words : {&n_, &one_, &square_, &inverse_}) erase(*words);
+  }
+
+  std::size_t row() const { return layout_.row; }
+
+  // (n, limbs) residues below n to (n, row).
+  void enter(const Array& limbs, Array& out) const {
+    const std::size_t rows = rows_of(out);
+    require(limbs.ndim() == 2 && extent(limbs, 0) == rows, "as many results as operands");
+    u64* to = out.mutable_data();
+    const u64* from = limbs.data();
+    const std::size_t width = extent(limbs, 1);
+    const py::gil_scoped_release unlocked;
+    for (std::size_t i = 0; i < rows; ++i) {
+      repack(from + i * width, width, kLimb, to + i * layout_.row, layout_.digits, layout_.radix);
+      std::memset(to + i * layout_.row + layout_.digits, 0,
+                  (layout_.row - layout_.digits) * sizeof(u64));
+    }
+    kernel_.multiply(moduli(), {to, rows}, {square_.data(), count_}, to, rows);
+  }
+
+  // (n, row) to (n, limbs) residues below n.
+  void leave(const Array& a, Array& limbs) const {
+    const std::size_t rows = rows_of(a);
+    require(limbs.ndim() == 2 && extent(limbs, 0) == rows, "as many results as operands");
+    const u64* from = a.data();
+    u64* to = limbs.mutable_data();
+    const std::size_t width = extent(limbs, 1);
+    const py::gil_scoped_release unlocked;
+    std::vector<u64> digits(rows * layout_.row);
+    kernel_.leave(moduli(), {from, rows}, digits.data(), rows);
+    for (std::size_t i = 0; i < rows; ++i) {
+      repack(digits.data() + i * layout_.row, layout_.digits, layout_.radix, to + i * width, width,
+             kLimb);
+    }
+    erase(digits);
+  }
+
+  void multiply(const Array& a, const Array& b, Array& out) const {
+    const std::size_t rows = rows_of(out);
+    const Rows x = operand(a, rows), y = operand(b, rows);
+    u64* to = out.mutable_data();
+    const py::gil_scoped_release unlocked;
+    kernel_.multiply(moduli(), x, y, to, rows);
+  }
+
+  void square(const Array& a, std::size_t times, Array& out) const {
+    const std::size_t rows = rows_of(out);
+    const Rows x = operand(a, rows);
+    u64* to = out.mutable_data();
+    const py::gil_scoped_release unlocked;
+    kernel_.square(moduli(), x, times, to, rows);
+  }
+
+  void power(const Array& a, const Array& exponents, std::size_t bits, unsigned window,
+             Array& out) const {
+    const std::size_t rows = rows_of(out);
+    const Rows x = operand(a, rows);
+    require(exponents.ndim() == 2, "exponents have two dimensions");
+    const Exponents e{exponents.data(), extent(exponents, 0), extent(exponents, 1), bits};
+    require(e.count == 1 || e.count == rows, "an exponent for each residue, or one");
+    require(window >= 1 && window <= kMaxWindow, "a window of 1 to 6 bits");
+    u64* to = out.mutable_data();
+    bool done;
+    {
+      const py::gil_scoped_release unlocked;
+      done = kernel_.power(moduli(), x, e, window, to, rows);
+    }
+    if (!done) throw std::bad_alloc();
+  }
+
+  // out[s] = the product of a[index[offsets[s]:offsets[s + 1]]] for s in order.
+  void product(const Array& a, const Index& index, const Index& offsets, const Index& order,
+               Array& out) const {
+    require(count_ == 1, "products have one modulus");
+    const std::size_t rows = rows_of(a), segments = rows_of(out);
+    require(index.ndim() == 1 && offsets.ndim() == 1 && order.ndim() == 1 &&
+                extent(offsets, 0) == segments + 1,
+            "an offset for each segment and one more");
+    const Segments s{index.data(), offsets.data(), order.data(), 0, extent(order, 0)};
+    const std::size_t length = extent(index, 0);
+    u64* to = out.mutable_data();
+    const u64* from = a.data();
+    const py::gil_scoped_release unlocked;
+    bool inside = true;
+    for (std::size_t i = 0; i < length; ++i) inside &= static_cast<u64>(s.index[i]) < rows;
+    for (std::size_t i = 0; i < s.end; ++i) inside &= static_cast<u64>(s.order[i]) < segments;
+    for (std::size_t i = 0; i <= segments; ++i) {
+      inside &= static_cast<u64>(s.offsets[i]) <= length;
+    }
+    require(inside, "an index, an offset or a segment lies outside");
+    kernel_.product(moduli(), from, s, to);
+  }
+
+  static const Kernel& find(const std::string& name) {
+    for (const Kernel* kernel : kKernels) {
+      if (name == kernel->name && kernel->available()) return *kernel;
+    }
+    throw std::invalid_argument("no such kernel here: " + name);
+  }
+
+ private:
+  static constexpr unsigned kMaxWindow = 6;
+
+  static void erase(std::vector<u64>& words) {
+    std::memset(words.data(), 0, words.size() * sizeof(u64));
+    __asm__ __volatile__("" : : "r"(words.data()) : "memory");
+  }
+
+  Moduli moduli() const {
+    return {layout_.digits, layout_.row, layout_.radix, count_,
+            n_.data(),      inverse_.data(), one_.data()};
+  }
+
+  std::vector<u64> pack(const Array& limbs) const {
+    std::vector<u64> result(count_ * layout_.row);
+    const std::size_t width = extent(limbs, 1);
+    for (std::size_t i = 0; i < count_; ++i) {
+      repack(limbs.data() + i * width, width, kLimb, result.data() + i * layout_.row,
+             layout_.digits, layout_.radix);
+    }
+    return result;
+  }
+
+  std::size_t rows_of(const Array& a) const {
+    require(a.ndim() == 2 && extent(a, 1) == layout_.row, "residues are rows of digits");
+    const std::size_t rows = extent(a, 0);
+    require(count_ == 1 || rows <= count_, "a modulus for each residue, or one");
+    return rows;
+  }
+
+  Rows operand(const Array& a, std::size_t rows) const {
+    const std::size_t count = rows_of(a);
+    require(count == rows || count == 1, "as many operands as results, or one");
+    return {a.data(), count};
+  }
+
+  const Kernel& kernel_;
+  Layout layout_;
+  std::size_t count_;
+  std::vector<u64> n_, one_, square_, inverse_;
+};
+
+std::vector<std::string> kernels() {
+  std::vector<std::string> names;
+  for (const Kernel* kernel : kKernels) {
+    if (kernel->available()) names.emplace_back(kernel->name);
+  }
+  return names;
+}
+
+std::tuple<std::size_t, unsigned> layout_of(const std::string& kernel, std::size_t bits) {
+  const Layout layout = Field::find(kernel).layout(bits);
+  return {layout.digits, layout.radix};
+}
+
+}  // namespace
+}  // namespace residue
+
+PYBIND11_MODULE(RESIDUE_MODULE, m) {
+  using residue::Field;
+  m.doc() = "Montgomery arithmetic on rows of digits; see module.cpp.";
+  m.def("kernels", &residue::kernels, "Kernels that this processor can run, the fastest first.");
+  m.def("layout", &residue::layout_of, py::arg("kernel"), py::arg("bits"),
+        "(digits, radix) for moduli of so many bits; no digits if they are too large.");
+  m.def("lanes", [](const std::string& name) { return Field::find(name).lanes; },
+        py::arg("kernel"), "Residues that a kernel computes at a time.");
+  py::class_<Field>(m, "Field")
+      .def(py::init<const std::string&, std::size_t, const residue::Array&, const residue::Array&,
+                    const residue::Array&, const residue::Array&>(),
+           py::arg("kernel"), py::arg("bits"), py::arg("n").noconvert(),
+           py::arg("one").noconvert(), py::arg("square").noconvert(),
+           py::arg("inverse").noconvert())
+      .def_property_readonly("row", &Field::row)
+      .def("enter", &Field::enter, py::arg("limbs").noconvert(), py::arg("out").noconvert())
+      .def("leave", &Field::leave, py::arg("a").noconvert(), py::arg("out").noconvert())
+      .def("multiply", &Field::multiply, py::arg("a").noconvert(), py::arg("b").noconvert(),
+           py::arg("out").noconvert())
+      .def("square", &Field::square, py::arg("a").noconvert(), py::arg("times"),
+           py::arg("out").noconvert())
+      .def("power", &Field::power, py::arg("a").noconvert(), py::arg("exponents").noconvert(),
+           py::arg("bits"), py::arg("window"), py::arg("out").noconvert())
+      .def("product", &Field::product, py::arg("a").noconvert(), py::arg("index").noconvert(),
+           py::arg("offsets").noconvert(), py::arg("order").noconvert(),
+           py::arg("out").noconvert());
+}

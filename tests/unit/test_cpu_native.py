@@ -1,0 +1,366 @@
+"""Native kernels: bounds, edges, constant time, sanitizers, and which of them is chosen."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from gmpy2 import mpz
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from residue._limbs import from_limbs, to_limbs
+from residue.backends import _cpu_native, get_backend
+from residue.backends._cpu import CpuArray, CpuBackend
+from residue.backends._cpu_native import (
+    GMPY2,
+    NativeArray,
+    NativeBackend,
+    available_kernels,
+    open_cpu,
+)
+from residue.backends._protocol import Limbs
+from residue.errors import BackendError
+
+native = pytest.importorskip("residue.backends._native")
+NAMES = ["avx512ifma", "avx2", "portable"]
+HERE = Path(__file__).parent
+SIZES = [65, 128, 511, 512, 1023, 1024, 1025, 1536, 2048, 3072, 4096, 6144]
+
+
+def moduli(bits: int) -> list[int]:
+    """All ones, nearly a power of two, a long run of ones, random."""
+    rng = random.Random(bits)
+    return [
+        (1 << bits) - 1,
+        (1 << (bits - 1)) + 1,
+        (1 << bits) - (1 << (bits // 2)) + 1,
+        rng.getrandbits(bits) | 1 << (bits - 1) | 1,
+    ]
+
+
+class Kernel:
+    """A field of a kernel, on integers."""
+
+    def __init__(self, module: ModuleType, name: str, n: int) -> None:
+        self.n = n
+        bits = n.bit_length()
+        self.digits, self.radix = module.layout(name, bits)
+        self.r = 1 << (self.digits * self.radix)
+        self.limbs = -(-bits // 64) + 1
+
+        def limbs(value: int) -> Limbs:
+            return to_limbs([mpz(value)], self.limbs)
+
+        inverse = -pow(n, -1, 1 << self.radix) % (1 << self.radix)
+        self.field = module.Field(
+            name, bits, limbs(n), limbs(self.r % n), limbs(self.r**2 % n),
+            np.array([inverse], np.uint64),
+        )  # fmt: skip
+
+    def rows(self, values: list[int]) -> Limbs:
+        mask = (1 << self.radix) - 1
+        out = np.zeros((len(values), self.field.row), np.uint64)
+        for i, value in enumerate(values):
+            out[i, : self.digits] = [value >> (self.radix * k) & mask for k in range(self.digits)]
+        return out
+
+    def values(self, rows: Limbs) -> list[int]:
+        assert not rows[:, self.digits :].any()
+        assert not (rows >> np.uint64(self.radix)).any()
+        return [sum(int(d) << (self.radix * k) for k, d in enumerate(row)) for row in rows]
+
+    def check(self, xs: list[int], ys: list[int]) -> None:
+        """Products, squares and canonical values of operands below 2 n."""
+        n, inverse = self.n, pow(self.r, -1, self.n)
+        a, b, out = self.rows(xs), self.rows(ys), self.rows([0] * len(xs))
+        for right, expected in ((b, ys), (a, xs)):
+            self.field.multiply(a, right, out)
+            got = self.values(out)
+            assert max(got) < 2 * n
+            assert [v % n for v in got] == [
+                x * y * inverse % n for x, y in zip(xs, expected, strict=True)
+            ]
+        self.field.square(a, 2, out)
+        assert [v % n for v in self.values(out)] == [x**4 * inverse**3 % n for x in xs]
+        limbs = np.empty((len(xs), self.limbs), np.uint64)
+        self.field.leave(a, limbs)
+        assert [int(v) for v in from_limbs(limbs)] == [x * inverse % n for x in xs]
+
+
+def edges(n: int) -> list[int]:
+    low = (1 << (n.bit_length() // 2)) - 1
+    return [0, 1, n - 1, n, n + 1, 2 * n - 2, 2 * n - 1, low, n ^ low | 1]
+
+
+@pytest.fixture(params=["compiled", "verifying"])
+def module(request: pytest.FixtureRequest) -> ModuleType:
+    chosen = native if request.param == "compiled" else request.getfixturevalue("verifying")
+    assert isinstance(chosen, ModuleType)
+    return chosen
+
+
+# --- arithmetic -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bits", SIZES)
+def test_layouts_keep_their_bounds(verifying: ModuleType, name: str, bits: int) -> None:
+    """By the formulas of montgomery.hpp: R >= 4 n, and no column passes 64 bits."""
+    digits, radix = verifying.layout(name, bits)
+    assert digits % 4 == 0
+    assert digits * radix >= bits + 2
+    product = (1 << radix) ** 2 if radix < 32 else 2 << 52  # IFMA adds two halves of 52 bits
+    assert digits * product + (1 << 37) <= 1 << 64
+
+
+@pytest.mark.parametrize("bits", SIZES)
+def test_edges(module: ModuleType, bits: int) -> None:
+    for name in module.kernels():
+        for n in moduli(bits):
+            kernel = Kernel(module, name, n)
+            values = edges(n)
+            pairs = [(x, y) for x in values for y in values]
+            if module is not native:
+                pairs = pairs[:: 1 + bits // 256]
+            kernel.check([x for x, _ in pairs], [y for _, y in pairs])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(65, 6144), st.integers(0, 2**64), st.sampled_from(available_kernels()[:-1]))
+def test_random_operands(bits: int, seed: int, name: str) -> None:
+    rng = random.Random(seed)
+    n = rng.getrandbits(bits) | 1 << (bits - 1) | 1
+    values = [rng.randrange(2 * n) for _ in range(10)]
+    Kernel(native, name, n).check(values[:5], values[5:])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("bits", SIZES)
+def test_emulated_intrinsics(emulating: ModuleType, bits: int) -> None:
+    """The very source text of the AVX512-IFMA kernel."""
+    for n in moduli(bits):
+        values = edges(n)
+        pairs = [(x, y) for x in values for y in values]
+        Kernel(emulating, "avx512ifma", n).check([x for x, _ in pairs], [y for _, y in pairs])
+
+
+def test_a_broken_bound_is_noticed(compiled: Callable[..., Path], tmp_path: Path) -> None:
+    """The verifying lanes stop when a column overflows or an operand is no digit."""
+    source = tmp_path / "bound.cpp"
+    source.write_text(
+        '#include "lanes.hpp"\n'
+        "using V = residue::Avx512Ifma;\n"
+        "int main(int argc, char**) {\n"
+        "  auto lo = V::all(argc == 2 ? ~0ull : 0), hi = V::all(0);\n"
+        "  V::mac(lo, hi, V::all(argc == 3 ? 1ull << 52 : 1), V::all(1));\n"
+        "}\n"
+    )
+    program = compiled("native_bound", "-DRESIDUE_VERIFY", "-DRESIDUE_AVX512IFMA", extra=source)
+    for arguments, words in ((0, None), (1, "a column overflows"), (2, "an operand is no digit")):
+        run = subprocess.run(
+            [program, *["x"] * arguments], capture_output=True, text=True, check=False
+        )
+        assert (run.returncode == 0) == (words is None)
+        assert (words or "") in run.stderr
+
+
+# --- secrets --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secret_check(compiled: Callable[..., Path]) -> Callable[..., tuple[int, str]]:
+    if shutil.which("valgrind") is None or not Path("/usr/include/valgrind/memcheck.h").exists():
+        pytest.skip("no valgrind here")
+    program = compiled("secret_check", "-O3", extra=HERE.parent / "native" / "secret_check.cpp")
+
+    def check(*arguments: str) -> tuple[int, str]:
+        run = subprocess.run(
+            ["valgrind", "-q", "--error-exitcode=99", program, *arguments],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return run.returncode, run.stderr
+
+    return check
+
+
+@pytest.mark.parametrize("name", ["avx2", "portable"])
+def test_no_branch_and_no_address_depends_on_secrets(
+    secret_check: Callable[..., tuple[int, str]], name: str
+) -> None:
+    if name not in available_kernels():
+        pytest.skip(f"this processor cannot run {name}")
+    for bits in (512, 1024, 4096):  # both radices, with and without carries in between
+        code, errors = secret_check(name, str(bits))
+        assert code == 0, errors
+
+
+def test_a_branch_on_a_secret_is_noticed(secret_check: Callable[..., tuple[int, str]]) -> None:
+    code, errors = secret_check("leak")
+    assert code == 99
+    assert "ninitialised value" in errors
+
+
+def test_clear_secrets_overwrites_tables() -> None:
+    backend = open_cpu(workers=1, kernel=available_kernels()[0])
+    n = moduli(512)[3]
+    modulus = backend.register(n)
+    base = backend.upload(modulus, to_limbs([mpz(3)], modulus.limbs))
+    backend.pow_fixed(base, to_limbs([mpz(5)], 1), 64)
+    assert isinstance(backend, NativeBackend)
+    (table,) = backend._combs.values()
+    assert table.rows.any()
+    backend.clear_secrets()
+    assert not table.rows.any()
+    assert not backend._combs
+    backend.close()
+
+
+# --- sanitizers -----------------------------------------------------------------------------------
+
+_OPERATIONS = """
+import sys, random
+sys.path.insert(0, {tests!r})
+import numpy as np
+from gmpy2 import mpz
+from conftest import load_native
+from pathlib import Path
+from residue._limbs import from_limbs, to_limbs
+from residue.backends._cpu_native import NativeBackend
+module = load_native(Path({module!r}))
+rng = random.Random(1)
+for name in module.kernels():
+    for bits in (65, 512, 1025, 2048, 6144):
+        backend = NativeBackend(name, workers=2, native=module)
+        n = rng.getrandbits(bits) | 1 << (bits - 1) | 1
+        modulus = backend.register(n)
+        xs = [rng.randrange(n) for _ in range(19)]
+        def up(values):
+            return backend.upload(modulus, to_limbs([mpz(v) for v in values], modulus.limbs))
+        def down(array):
+            return [int(v) for v in from_limbs(backend.download(array))]
+        a = up(xs)
+        assert down(backend.mul(a, backend.take(a, np.arange(18, -1, -1)))) == [
+            x * y % n for x, y in zip(xs, reversed(xs))]
+        e = [rng.getrandbits(70) for _ in xs]
+        exponents = to_limbs([mpz(v) for v in e], 2)
+        assert down(backend.pow(a, exponents, 70)) == [pow(x, k, n) for x, k in zip(xs, e)]
+        assert down(backend.pow_fixed(up(xs[:1]), exponents, 70)) == [pow(xs[0], k, n) for k in e]
+        index = np.array([0, 3, 3, 18, 7, 2], np.int64)
+        got = down(backend.prod(a, index, np.array([0, 0, 1, 6], np.int64)))
+        want = 1
+        for i in index[1:]:
+            want = want * xs[i] % n
+        assert got == [1, xs[0], want]
+        assert down(backend.multi_pow(a, np.arange(38).reshape(19, 2), 6)) is not None
+        backend.close()
+print("clean")
+"""
+
+
+@pytest.mark.full
+def test_address_and_undefined_behaviour_sanitizers(
+    compiled: Callable[..., Path], tmp_path: Path
+) -> None:
+    module = compiled(
+        "native_sanitized", "-O1", "-g", "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all", "-fno-omit-frame-pointer",
+    )  # fmt: skip
+    script = tmp_path / "operations.py"
+    script.write_text(_OPERATIONS.format(tests=str(HERE.parent), module=str(module)))
+    libraries = [
+        subprocess.run(
+            ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so.6")
+    ]
+    run = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True, text=True, check=False,
+        env=os.environ | {"LD_PRELOAD": ":".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"},
+    )  # fmt: skip
+    assert run.stdout == "clean\n", run.stderr
+
+
+# --- which kernel ---------------------------------------------------------------------------------
+
+
+def test_the_fastest_kernel_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RESIDUE_CPU_KERNEL", raising=False)
+    assert available_kernels()[-1] == GMPY2
+    with_default = open_cpu(workers=1)
+    assert with_default.describe().get("kernel", GMPY2) == available_kernels()[0]
+    monkeypatch.setenv("RESIDUE_CPU_KERNEL", "portable")
+    assert open_cpu(workers=1).describe()["kernel"] == "portable"
+    assert type(open_cpu(workers=1, kernel=GMPY2)) is CpuBackend
+    assert get_backend("cpu:portable").describe()["kernel"] == "portable"
+
+
+def test_unknown_kernels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendError, match="no CPU kernel 'mmx' can run here: there are "):
+        get_backend("cpu:mmx")
+    monkeypatch.setattr(_cpu_native, "_native", None)
+    assert available_kernels() == [GMPY2]
+    assert type(open_cpu(workers=1)) is CpuBackend
+    with pytest.raises(BackendError, match="built without the native kernels"):
+        open_cpu(kernel="avx2")
+
+
+def test_moduli_too_large_for_the_kernels_are_those_of_gmpy2() -> None:
+    backend = open_cpu(workers=1, kernel=available_kernels()[0])
+    n = (1 << 8192) - 1
+    modulus = backend.register(n)
+    a = backend.upload(modulus, to_limbs([mpz(n - 2)], modulus.limbs))
+    assert isinstance(a, CpuArray)
+    assert from_limbs(backend.download(backend.mul(a, a))) == [4]
+    small = backend.register(moduli(512)[3])
+    b = backend.upload(small, to_limbs([mpz(2)], small.limbs))
+    assert isinstance(b, NativeArray)
+    with pytest.raises(BackendError, match="lives on another backend"):
+        backend.mul(b, a)
+    with pytest.raises(BackendError, match="lives on another backend"):
+        backend.mul(a, b)
+    backend.close()
+
+
+def test_a_closed_backend_refuses() -> None:
+    backend = open_cpu(workers=2, kernel=available_kernels()[0])
+    modulus = backend.register(moduli(512)[3])
+    a = backend.upload(modulus, to_limbs([mpz(2)] * 2000, modulus.limbs))
+    assert len(backend.mul(a, a)) == 2000
+    backend.close()
+    with pytest.raises(BackendError, match="closed"):
+        backend.mul(a, a)
+    with pytest.raises(BackendError, match="closed"):
+        backend.download(a)
+    with pytest.raises(BackendError, match="closed"):
+        backend.inverse(a)
+
+
+def test_the_module_checks_shapes() -> None:
+    kernel = Kernel(native, available_kernels()[-2], moduli(512)[3])
+    field, rows = kernel.field, kernel.rows([1, 2, 3])
+    out = np.empty_like(rows)
+    order = np.arange(3)
+    misuses: list[Callable[[], None]] = [
+        lambda: field.multiply(rows[:2], rows, out),
+        lambda: field.multiply(rows[:, :-1].copy(), rows, out),
+        lambda: field.power(rows, np.zeros((2, 1), np.uint64), 1, 1, out),
+        lambda: field.power(rows, np.zeros((3, 1), np.uint64), 1, 9, out),
+        lambda: field.product(rows, np.array([3]), np.array([0, 1, 1, 1]), order, out),
+        lambda: field.product(rows, np.array([0]), np.array([0, 1, 2, 1]), order, out),
+        lambda: field.product(rows, np.array([0]), np.array([0, 1, 1, 1]), order + 1, out),
+    ]
+    for wrong in misuses:
+        with pytest.raises(ValueError, match=r"."):
+            wrong()
+    with pytest.raises(TypeError):
+        field.multiply(rows.astype(np.float64), rows, out)
