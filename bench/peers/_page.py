@@ -1,0 +1,81 @@
+"""A run as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from bench.peers._measure import Run
+from bench.peers._operations import OPERATIONS
+from bench.peers._report import Comparison, Spread, core_share, failures, sections, spread
+
+__all__ = ["page", "rate"]
+
+_TEMPLATE = Path(__file__).with_name("page.html.j2")
+_LEFT, _RIGHT = 0.1, 200  # of the pictures' scale, logarithmic
+
+
+def page(run: Run) -> str:
+    """The page: what was compared, every library's rates, where it ran."""
+    template = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    ).from_string(_TEMPLATE.read_text("utf-8"))
+    share = core_share(run)
+    return template.render(
+        run=run,
+        share=None if share is None else f"{100 * share:.0f} %",
+        sections=sections(run),
+        picture=_picture,
+        rate=rate,
+        operations=list(OPERATIONS),
+        rates=_rates(run),
+        failures=failures(run),
+        scale=(_LEFT, _RIGHT),
+        ticks=[(10**k, _x(10**k)) for k in range(3)],
+    )
+
+
+def rate(each: Spread | None) -> str:
+    """Operations a second in four digits."""
+    if each is None:
+        return "-"
+    return f"{each.median:,.0f}" if each.median >= 1000 else f"{each.median:.4g}"
+
+
+def _x(ratio: float) -> float:
+    """Place of a ratio, 0 to 100."""
+    inside = min(max(ratio, _LEFT), _RIGHT)
+    return round(100 * math.log(inside / _LEFT) / math.log(_RIGHT / _LEFT), 2)
+
+
+def _picture(row: Comparison) -> dict[str, float | None]:
+    assert row.ratio is not None
+    return {
+        "low": _x(row.ratio.low),
+        "median": _x(row.ratio.median),
+        "high": _x(row.ratio.high),
+        "target": None if row.target is None else _x(row.target),
+    }
+
+
+def _rates(run: Run) -> list[dict[str, Any]]:
+    """A row for each library and key size; of a missing library, one."""
+    rows = []
+    for library in run.libraries:
+        for bits in run.settings.bits if library.missing is None else run.settings.bits[:1]:
+            cells = {
+                cell.operation: cell
+                for cell in run.cells
+                if cell.library == library.name and cell.bits == bits
+            }
+            rates = [
+                spread(cells[o].rates(wall=library.cores > 1))
+                if o in cells and cells[o].missing is None
+                else None
+                for o in OPERATIONS
+            ]
+            rows.append({"library": library, "bits": bits, "rates": map(rate, rates)})
+    return rows
