@@ -46,11 +46,9 @@ def python_of(name: str, cache: Path, *, install: bool = True) -> Path:
 
 def _uv(*command: str) -> None:
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False
-        )
+        done = subprocess.run(command, capture_output=True, timeout=_INSTALL_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise PeerError(f"uv took longer than {_INSTALL_SECONDS:.0f} s") from error
     if done.returncode:
-        told = done.stderr.encode("ascii", "ignore").decode()  # without the tree uv draws
+        told = done.stderr.decode("ascii", "ignore")  # without the tree uv draws
         raise PeerError(f"uv {command[1]} failed: {' '.join(told.split())[:240]}")
