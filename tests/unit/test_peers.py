@@ -23,6 +23,7 @@ from bench.peers._client import PeerError, Worker
 from bench.peers._measure import Cell, Library, Machine, Run, Settings, Spec, measure
 from bench.peers._operations import OPERATIONS, Inputs
 from bench.peers._page import page, rate
+from residue.backends import _registry
 from residue.errors import BackendError
 
 INPUTS = Inputs.make()
@@ -621,6 +622,7 @@ def test_bad_arguments(arguments: list[str], why: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["residue_cpu", "phe_paillier", "openssl_rsa", "gmp"])
 def test_adapter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESIDUE_CPU_WORKERS", "1")
+    monkeypatch.setattr(_registry, "_opened", {})
     adapter = importlib.import_module(f"bench.peers.adapters.{name}").Adapter("")
     assert {"version", "algorithm"} <= set(adapter.facts)
     adapter.key(1024, asdict(INPUTS))
@@ -631,10 +633,13 @@ def test_adapter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert adapter.answers(operation, result, 5) == INPUTS.expected(operation, 5), operation
 
 
-def test_a_kernel_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kernel", ["gmpy2", "nonsense"])
+def test_adapter_takes_the_kernel_it_is_told(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESIDUE_CPU_KERNEL", "")
+    monkeypatch.setattr(_registry, "_opened", {})
     module = importlib.import_module("bench.peers.adapters.residue_cpu")
-    with pytest.raises((LookupError, BackendError), match="nonsense"):
-        module.Adapter("nonsense")
-    monkeypatch.setenv("RESIDUE_CPU_KERNEL", "")
-    assert module.Adapter("gmpy2").facts["kernel"] == "gmpy2"
+    if kernel == "gmpy2":
+        assert module.Adapter(kernel).facts["kernel"] == kernel
+    else:
+        with pytest.raises((LookupError, BackendError), match=kernel):
+            module.Adapter(kernel)

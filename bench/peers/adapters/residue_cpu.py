@@ -13,7 +13,7 @@ from gmpy2 import mpz
 
 import residue
 from residue._limbs import from_limbs, to_limbs
-from residue.backends._cpu import CpuBackend
+from residue.backends import get_backend
 from residue.errors import InsecureKeyWarning
 from residue.paillier import keygen
 from residue.paillier._random import random_prime
@@ -29,7 +29,7 @@ class Adapter:
     def __init__(self, variant: str) -> None:
         if variant:
             os.environ["RESIDUE_CPU_KERNEL"] = variant
-        self._backend = CpuBackend()
+        self._backend = get_backend("cpu")
         facts = self._backend.describe()
         kernel = str(facts.get("kernel", "gmpy2"))  # without the extension there is no other
         if variant not in ("", kernel):
