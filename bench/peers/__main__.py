@@ -18,8 +18,8 @@ from rich.table import Table
 
 from bench.peers._client import PeerError
 from bench.peers._measure import BEST, Run, Settings, measure, start
-from bench.peers._page import page, rate
-from bench.peers._report import core_share, failures, sections
+from bench.peers._page import markdown, page, rate, where
+from bench.peers._report import failures, sections
 from residue_sim._verilator import cache_dir
 
 app = typer.Typer(add_completion=False)
@@ -37,6 +37,9 @@ def main(
         bool, typer.Option(help="Make environments of peers that have none yet.")
     ] = True,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("build/bench"),
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the ratios in Markdown.")
+    ] = False,
     show: Annotated[
         Path | None, typer.Option(help="Print and render this peers.json; measure nothing.")
     ] = None,
@@ -44,7 +47,7 @@ def main(
     """Residue's CPU backend beside phe, HEU, fate_utils, OpenSSL and GMP: one run, one core."""
     console = Console()
     if not console.is_terminal:
-        console.width = 120
+        console.width = 132
     try:
         if show is not None:
             run = _load(show)
@@ -75,8 +78,11 @@ def main(
     except PeerError as error:
         Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
         raise typer.Exit(2) from error
-    _print(run, console)
-    console.print(f"{out / 'peers.html'}", highlight=False)
+    if as_markdown:
+        typer.echo(markdown(run))
+    else:
+        _print(run, console)
+        console.print(f"{out / 'peers.html'}", highlight=False)
     if problem := _ours_failed(run):
         Console(stderr=True).print(f"[red]error:[/] {problem}", highlight=False)
         raise typer.Exit(1)
@@ -103,20 +109,14 @@ def _load(path: Path) -> Run:
 
 
 def _print(run: Run, console: Console) -> None:
-    share = core_share(run)
-    load = " to ".join(map(str, run.machine.load))
-    console.print(
-        f"{run.machine.processor} ({', '.join(run.machine.flags)}), load {load}"
-        + ("" if share is None else f", turns got {share:.0%} of their core"),
-        highlight=False,
-    )
+    console.print(where(run), highlight=False)
     for section in sections(run):
         if section.rows:
             table = Table(title=section.title, title_justify="left", box=SIMPLE_HEAD)
             table.add_column("operation")
             for column in ("key", "ours, op/s", "theirs, op/s", "ratio", "least to greatest"):
                 table.add_column(column, justify="right")
-            table.add_column("theirs")
+            table.add_column("theirs", no_wrap=True)
             table.add_column("target", justify="right")
             table.add_column("")
             for row in section.rows:

@@ -1,4 +1,4 @@
-"""A run as one self-contained HTML page."""
+"""A run as one self-contained HTML page, and its ratios in Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.peers._measure import Run
 from bench.peers._operations import OPERATIONS
 from bench.peers._report import Comparison, Spread, core_share, failures, sections, spread
 
-__all__ = ["page", "rate"]
+__all__ = ["markdown", "page", "rate", "where"]
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 _LEFT, _RIGHT = 0.1, 200  # of the pictures' scale, logarithmic
@@ -23,10 +23,9 @@ def page(run: Run) -> str:
     template = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     ).from_string(_TEMPLATE.read_text("utf-8"))
-    share = core_share(run)
     return template.render(
         run=run,
-        share=None if share is None else f"{100 * share:.0f} %",
+        where=where(run),
         sections=sections(run),
         picture=_picture,
         rate=rate,
@@ -36,6 +35,49 @@ def page(run: Run) -> str:
         scale=(_LEFT, _RIGHT),
         ticks=[(10**k, _x(10**k)) for k in range(3)],
     )
+
+
+def where(run: Run) -> str:
+    """The machine and its load, in a line."""
+    flags = f" ({', '.join(run.machine.flags)})" if run.machine.flags else ""
+    cores = f"{run.machine.cores} core{'s' if run.machine.cores != 1 else ''}"
+    load = " to ".join(map(str, run.machine.load))
+    share = core_share(run)
+    turns = "" if share is None else f", turns got {share:.0%} of their core"
+    return f"{run.machine.processor}{flags}, {cores}, load {load}{turns}"
+
+
+def markdown(run: Run) -> str:
+    """The ratios for documentation: a table a section, a column a key size."""
+    lines = [
+        f"`{run.command}`, {run.started[:10]}, {run.settings.rounds} rounds: {where(run)}.",
+        "",
+    ]
+    for section in sections(run):
+        rows = {(row.operation, row.bits): row for row in section.rows}
+        several = len({row.theirs for row in section.rows}) > 1
+        if rows:
+            lines.append(f"| {section.title} | " + " | ".join(map(str, run.settings.bits)) + " |")
+            lines.append("|---" * (1 + len(run.settings.bits)) + "|")
+        for operation in dict.fromkeys(row.operation for row in section.rows):
+            cells = [
+                _cell(rows.get((operation, bits)), named=several) for bits in run.settings.bits
+            ]
+            lines.append(f"| {operation} | {' | '.join(cells)} |")
+        if not rows:
+            lines += [f"{section.title}: {note}" for note in section.notes]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(row: Comparison | None, *, named: bool) -> str:
+    if row is None or row.ratio is None:
+        return "-"
+    text = f"{row.ratio.median:.2f} ({row.ratio.low:.2f} to {row.ratio.high:.2f})"
+    told = [row.theirs] if named else []
+    if row.verdict in ("met", "not met"):
+        told.append(f"{row.target}: {row.verdict}")
+    return ", ".join([text, *told])
 
 
 def rate(each: Spread | None) -> str:

@@ -22,7 +22,7 @@ from bench.peers import _environments, _measure, _report, worker
 from bench.peers._client import PeerError, Worker
 from bench.peers._measure import Cell, Library, Machine, Run, Settings, Spec, measure
 from bench.peers._operations import OPERATIONS, Inputs
-from bench.peers._page import page, rate
+from bench.peers._page import markdown, page, rate, where
 from residue.backends import _registry
 from residue.errors import BackendError
 
@@ -560,6 +560,15 @@ def test_a_run_comes_back_from_its_file(example: Run) -> None:
         Run.load(asdict(example) | {"format": 9})
 
 
+def test_markdown_has_a_column_for_each_size(example: Run) -> None:
+    lines = markdown(example).splitlines()
+    assert lines[0] == f"`test`, 2026-01-01, 3 rounds: {where(example)}."
+    assert "| Without the native extension: gmpy2 alone against ZPaillier | 1024 |" in lines
+    assert "| encrypt | 4.27 (4.00 to 4.55), 0.8: met |" in lines
+    assert "| encrypt | 4.27 (4.00 to 4.55) |" in lines  # against HEU: not applicable
+    assert any(line.startswith("The avx2 kernel against gmpy2: not measured") for line in lines)
+
+
 def test_rate() -> None:
     assert rate(None) == "-"
     assert rate(_report.Spread(1234.5, 0, 0)) == "1,234"
@@ -572,8 +581,16 @@ def test_show_prints_and_renders(example: Run, tmp_path: Path) -> None:
     result = CliRunner().invoke(program.app, ["--show", str(saved), "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert "not measured: phe: <b>not</b> installed" in result.output
-    assert "turns got 50% of their core" in result.output
+    assert (
+        where(example)
+        == "A <fast> CPU (avx2), 2 cores, load 0.5 to 1.5, turns got 50% of their core"
+    )
+    assert where(example) in result.output
     assert (tmp_path / "out" / "peers.html").read_text() == page(example)
+    result = CliRunner().invoke(
+        program.app, ["--show", str(saved), "--out", str(tmp_path), "--markdown"]
+    )
+    assert result.output == markdown(example) + "\n"
 
 
 def test_run_writes_both_files_and_fails_with_residue(
