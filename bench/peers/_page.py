@@ -38,13 +38,15 @@ def page(run: Run) -> str:
 
 
 def where(run: Run) -> str:
-    """The machine and its load, in a line."""
+    """The machine, its load, and the kernel that Residue chose, in a line."""
     flags = f" ({', '.join(run.machine.flags)})" if run.machine.flags else ""
     cores = f"{run.machine.cores} core{'s' if run.machine.cores != 1 else ''}"
     load = " to ".join(map(str, run.machine.load))
     share = core_share(run)
     turns = "" if share is None else f", turns got {share:.0%} of their core"
-    return f"{run.machine.processor}{flags}, {cores}, load {load}{turns}"
+    chosen = [each.facts["kernel"] for each in run.libraries if "kernel" in each.facts]
+    kernel = f", Residue on its {chosen[0]} kernel" if chosen else ""
+    return f"{run.machine.processor}{flags}, {cores}, load {load}{turns}{kernel}"
 
 
 def markdown(run: Run) -> str:

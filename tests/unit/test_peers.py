@@ -569,6 +569,12 @@ def test_markdown_has_a_column_for_each_size(example: Run) -> None:
     assert any(line.startswith("The avx2 kernel against gmpy2: not measured") for line in lines)
 
 
+def test_where_names_the_kernel_chosen(example: Run) -> None:
+    example.libraries[0].facts["kernel"] = "avx2"
+    example.libraries[1].facts["kernel"] = "gmpy2"
+    assert where(example).endswith("Residue on its avx2 kernel")
+
+
 def test_rate() -> None:
     assert rate(None) == "-"
     assert rate(_report.Spread(1234.5, 0, 0)) == "1,234"
