@@ -83,8 +83,9 @@ coverage: setup  ## line coverage and functional bins of the RTL by its benches
 	RESIDUE_COVERAGE=$(CURDIR)/build/coverage $(BIN)/pytest -n 2 --dist worksteal --deselect sim/tests/test_mutants.py sim/tests/arith sim/tests/engine sim/tests/card $(PYTEST)
 	$(BIN)/python -m residue_sim.coverage build/coverage
 
-bench: setup  ## measurements, peers in the same run
+bench: setup  ## measurements; the CPU beside its peers, to build/bench/peers.html
 	$(BIN)/pytest bench -p no:cacheprovider --benchmark-only
+	$(BIN)/python -m bench.peers $(BENCH)
 
 report: setup  ## cycles, resources and fraction of the DSP ideal of every configuration
 	$(BIN)/residue rtl-report
