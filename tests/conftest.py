@@ -21,34 +21,39 @@ SOURCES = Path(residue.backends.__file__).parent / "native"
 NativeBuild = Callable[..., Path]
 
 
-def compile_native(name: str, *flags: str, extra: Path | None = None) -> Path:
+def compile_native(
+    name: str, *flags: str, extra: Path | None = None, folder: Path = SOURCES
+) -> Path:
     """Build the kernels with these flags: the Python module, or the program around `extra`.
 
     Args:
         name: of the build.
         flags: of the compiler.
         extra: a C++ file with a main function.
+        folder: of the kernels' sources.
     """
     sources = [
-        path for path in sorted(SOURCES.glob("*.cpp")) if extra is None or path.stem != "module"
+        path for path in sorted(folder.glob("*.cpp")) if extra is None or path.stem != "module"
     ]
-    headers = sorted(SOURCES.glob("*.hpp"))
+    headers = sorted(folder.glob("*.hpp"))
     sources += [extra] if extra else []
     output = name if extra else f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
-    includes = [f"-I{SOURCES}", f"-I{pybind11.get_include()}"]
+    includes = [f"-I{folder}", f"-I{pybind11.get_include()}"]
     includes += [f"-I{sysconfig.get_path('include')}"]
     kind = [] if extra else ["-shared", "-fPIC", "-fvisibility=hidden", f"-DRESIDUE_MODULE={name}"]
     command = ["g++", "-std=c++20", "-w", *includes, *kind, *flags]
 
-    def build(folder: Path) -> None:
+    def build(into: Path) -> None:
         objects = []
         for source in sources:
-            objects.append(str(folder / f"{source.stem}.o"))
+            objects.append(str(into / f"{source.stem}.o"))
             run = subprocess.run(
                 [*command, "-c", str(source), "-o", objects[-1]], capture_output=True, text=True
             )
             assert run.returncode == 0, run.stderr
-        subprocess.run([*command, *objects, "-o", str(folder / output)], check=True)
+        subprocess.run([*command, *objects, "-o", str(into / output)], check=True)
+        for name in objects:
+            Path(name).unlink()
 
     key = [path.read_bytes() for path in sources + headers]
     return cached_build(name, [*key, *command], build) / output

@@ -173,6 +173,57 @@ def test_a_broken_bound_is_noticed(compiled: Callable[..., Path], tmp_path: Path
         assert (words or "") in run.stderr
 
 
+MUTANTS = [
+    ("no-carry-between-blocks", "montgomery.hpp",
+     "c[i] = V::add(c[i], carry);", ""),
+    ("the-last-carry-lost", "montgomery.hpp",
+     "const Word x = V::add(V::load(t + (K + k) * L), carry);",
+     "const Word x = V::load(t + (K + k) * L);"),
+    ("squares-not-doubled", "montgomery.hpp", "V::store(t + k * L, V::add(x, x));", ""),
+    ("no-squares-on-the-diagonal", "montgomery.hpp",
+     "row<V>(t + 2 * i * L, x, a + i * L, 1);", ""),
+    ("r-hardly-above-n", "montgomery.hpp", "(bits + 2 + radix", "(bits - 3 + radix"),
+    ("n-itself-is-canonical", "montgomery.hpp", "borrow = V::shift_right(x, 63);",
+     "borrow = V::all(1);"),
+    ("lanes-of-the-first-row", "batch.hpp", "rows + (i < count ? i : count - 1) * row",
+     "rows + (first < count ? first : count - 1) * row"),
+    ("one-square-too-few", "batch.hpp", "time < times", "time + 1 < times"),
+]  # fmt: skip
+
+_CHECKS = """
+import sys
+sys.path[:0] = [{tests!r}, {unit!r}]
+from pathlib import Path
+from conftest import load_native
+from test_cpu_native import Kernel, edges, moduli
+module = load_native(Path({module!r}))
+for name in module.kernels():
+    for bits in (65, 112, 208, 1024, 2048, 4096):
+        for n in moduli(bits):
+            values = edges(n)
+            Kernel(module, name, n).check(values, values[::-1])
+print("right")
+"""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("mutant", [None, *MUTANTS], ids=lambda m: m[0] if m else "none")
+def test_mutants_die(
+    compiled: Callable[..., Path], tmp_path: Path, mutant: tuple[str, str, str, str] | None
+) -> None:
+    folder = tmp_path / "sources"
+    shutil.copytree(Path(_cpu_native.__file__).parent / "native", folder)
+    if mutant is not None:
+        _, file, line, becomes = mutant
+        text = (folder / file).read_text()
+        assert text.count(line) == 1
+        (folder / file).write_text(text.replace(line, becomes))
+    module = compiled("native_mutant", "-O1", "-DRESIDUE_VERIFY", folder=folder)
+    script = _CHECKS.format(tests=str(HERE.parent), unit=str(HERE), module=str(module))
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (run.stdout == "right\n") == (mutant is None), run.stderr
+
+
 # --- secrets --------------------------------------------------------------------------------------
 
 
