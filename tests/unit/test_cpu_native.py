@@ -415,3 +415,18 @@ def test_the_module_checks_shapes() -> None:
             wrong()
     with pytest.raises(TypeError):
         field.multiply(rows.astype(np.float64), rows, out)
+
+
+def test_a_fork_has_threads_of_its_own() -> None:
+    backend = open_cpu(workers=2, kernel=available_kernels()[0])
+    modulus = backend.register(moduli(2048)[3])
+    a = backend.upload(modulus, to_limbs([mpz(3)] * 2000, modulus.limbs))
+    expected = backend.download(backend.mul(a, a))
+    assert isinstance(backend, NativeBackend)
+    assert backend._threads is not None
+    child = os.fork()
+    if not child:
+        right = np.array_equal(backend.download(backend.mul(a, a)), expected)
+        os._exit(0 if right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    backend.close()

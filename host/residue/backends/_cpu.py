@@ -352,6 +352,10 @@ class CpuBackend:
     def _spread(self, modulus: Modulus, tasks: list[Task]) -> CpuArray:
         return CpuArray(modulus, [v for part in self._pool.map(tasks) for v in from_limbs(part)])
 
+    def _forget(self) -> None:
+        """In a forked child: the parent's lock may have been held."""
+        self._lock = threading.Lock()
+
     @contextmanager
     def _count(
         self, operation: str, modulus: Modulus | None, elements: int, products: int
@@ -373,7 +377,7 @@ _backends: weakref.WeakSet[CpuBackend] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for backend in list(_backends):
-        backend._lock = threading.Lock()  # the parent's may have been held
+        backend._forget()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -265,21 +265,22 @@ class NativeBackend(CpuBackend):
         check_short_exponents(exponents, bits, len(rows))
         n, m = exponents.shape
         _, _, products = kernels.multi_pow_plan(min(n, _BASES_PER_TABLE), m, bits + 1)
-        with self._count("multi_pow", modulus, m, products * -(-n // _BASES_PER_TABLE)):
-            whole = self._product(modulus, rows, np.arange(n), np.array([0, n]))
-            whole = self._square(modulus, whole, bits)
-            try:
-                result = np.repeat(self._invert(modulus, whole), m, axis=0)
-            except ZeroDivisionError:  # some base has no inverse; perhaps none is needed
-                values = CpuArray(modulus, from_limbs(self._leave(modulus, rows)))
-                powers = super().multi_pow(values, exponents, bits)
-                return NativeArray(modulus, self._enter(modulus, super().download(powers)))
-            shifted = (exponents + np.int64(1 << bits)).astype(np.uint64)
-            for start in range(0, n, _BASES_PER_TABLE):
-                stop = start + _BASES_PER_TABLE
-                part = self._multi_pow(modulus, rows[start:stop], shifted[start:stop], bits + 1)
-                result = self._multiply(modulus, result, part)
-            return NativeArray(modulus, result)
+        try:
+            with self._count("multi_pow", modulus, m, products * -(-n // _BASES_PER_TABLE)):
+                # e + 2**bits is not negative; one factor of all results takes it out again.
+                whole = self._product(modulus, rows, np.arange(n), np.array([0, n]))
+                correction = self._invert(modulus, self._square(modulus, whole, bits))
+                result = np.repeat(correction, m, axis=0)
+                shifted = (exponents + np.int64(1 << bits)).astype(np.uint64)
+                for start in range(0, n, _BASES_PER_TABLE):
+                    part = slice(start, start + _BASES_PER_TABLE)
+                    powers = self._multi_pow(modulus, rows[part], shifted[part], bits + 1)
+                    result = self._multiply(modulus, result, powers)
+                return NativeArray(modulus, result)
+        except ZeroDivisionError:  # some base has no inverse; perhaps none is needed
+            values = CpuArray(modulus, from_limbs(self._leave(modulus, rows)))
+            powers = super().download(super().multi_pow(values, exponents, bits))
+            return NativeArray(modulus, self._enter(modulus, powers))
 
     def inverse(self, a: ResidueArray) -> Any:
         """Element-wise inverses by a tree of products: three an element and one inversion."""
@@ -330,6 +331,10 @@ class NativeBackend(CpuBackend):
             self._threads.shutdown()
 
     # --- private --------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._threads = None  # they are the parent's
 
     def _check_open(self) -> None:
         if self._closed:
