@@ -328,7 +328,10 @@ class CpuBackend:
                 )
                 return CpuArray(a.modulus, [v for part in parts for v in part])
 
-    def _comb_window(self, modulus: int, base: int, bits: int, elements: int) -> int:
+    def _comb_window(
+        self, modulus: int, base: int, bits: int, elements: int,
+        largest: int = kernels.MAX_COMB_WINDOW,
+    ) -> int:  # fmt: skip
         """Window for this base: planned for twice its use so far, again when that is outgrown."""
         key = (modulus, base, bits)
         with self._lock:
@@ -337,7 +340,7 @@ class CpuBackend:
             if used > planned:
                 planned = 2 * used
             self._comb_uses[key] = (used, planned)
-        return kernels.comb_window(bits, planned)
+        return kernels.comb_window(bits, planned, largest)
 
     def _shares(self, parts: int, products: int, modulus: Modulus, *, threads: bool = False) -> int:
         """Among how many cores to spread an operation: one where starting others costs more."""

@@ -22,6 +22,7 @@ from residue.backends._protocol import Limbs
 
 __all__ = [
     "KERNELS",
+    "MAX_COMB_WINDOW",
     "CombCache",
     "comb_products",
     "comb_window",
@@ -37,7 +38,7 @@ __all__ = [
 
 Ints = list[mpz]
 
-_MAX_COMB_WINDOW = 10  # 52 rows of 1024 residues of 2048 bits: 16 MB, still faster than w = 9
+MAX_COMB_WINDOW = 10  # 52 rows of 1024 residues of 2048 bits: 16 MB, still faster than w = 9
 _BASES_PER_TABLE = 1024  # tables of one pass of Straus' method stay within the last-level cache
 
 
@@ -89,9 +90,9 @@ def comb_products(bits: int, window: int, elements: int) -> int:
     return rows * ((1 << window) - 1) + elements * (rows - 1)
 
 
-def comb_window(bits: int, elements: int) -> int:
+def comb_window(bits: int, elements: int, largest: int = MAX_COMB_WINDOW) -> int:
     """Window with the fewest products for `elements` powers with exponents of `bits` bits."""
-    return min(range(2, _MAX_COMB_WINDOW + 1), key=lambda w: comb_products(bits, w, elements))
+    return min(range(2, largest + 1), key=lambda w: comb_products(bits, w, elements))
 
 
 @dataclass(frozen=True)

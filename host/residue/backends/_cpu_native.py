@@ -46,6 +46,7 @@ Index = NDArray[np.int64]
 
 _MAX_WINDOW = 6
 _FIELDS = 64  # moduli whose constants are kept
+_MAX_COMB_WINDOW = 11  # 12 costs as many cache misses as it saves products
 _TABLE_BYTES = 1 << 27  # of one comb table; of all together twice as many
 _BASES_PER_TABLE = 1024
 _LEAST_SHARE = 2e-4  # seconds; handing less to another thread costs more than it saves
@@ -206,9 +207,11 @@ class NativeBackend(CpuBackend):
         check_exponents(exponents, bits)
         modulus, n = base.modulus, len(exponents)
         value = int(from_limbs(self._leave(modulus, base.rows))[0])
-        window = self._comb_window(modulus.value, value, bits, n)
-        while -(-bits // window) * base.rows.nbytes << window > _TABLE_BYTES and window > 2:
-            window -= 1
+        largest = max(
+            w for w in range(2, _MAX_COMB_WINDOW + 1)
+            if w == 2 or -(-bits // w) * base.rows.nbytes << w <= _TABLE_BYTES
+        )  # fmt: skip
+        window = self._comb_window(modulus.value, value, bits, n, largest)
         positions = -(-bits // window)
         with self._count("pow_fixed", modulus, n, n * (positions - 1)):
             table = self._comb(modulus, value, base.rows, bits, window)
