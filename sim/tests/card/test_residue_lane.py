@@ -125,7 +125,9 @@ class Bench:
         while self.reads:
             await self.step()
         await self.pulse(share_valid_i=1, share_i=dispatch.share(lane))
-        await self.pulse(start_i=1, share_i=self.rng.getrandbits(len(self.dut.share_i)))
+        self.put(share_i=self.rng.getrandbits(len(self.dut.share_i)))  # of other lanes
+        await self.step()
+        await self.pulse(start_i=1)
         self.told = dict.fromkeys(FLAGS, 0)  # cycles with each of them
         await self.step()
 
