@@ -68,7 +68,7 @@ def boards(
                 key, _Recorder(board.config, bits)
             )
             for workload in WORKLOADS.values():
-                yield _projection(board, recorder, workload, curve=bits == curve_bits and board.family != "virtual")
+                yield _projection(board, recorder, workload, curve=bits == curve_bits)
 
 
 class _Recorder:
@@ -119,7 +119,7 @@ def _projection(
     full = 4 * config.rings * config.contexts if single else _FULL_ROWS
     row = row_of(board, recorder.key_bits, recorder.work(workload, full))
     points = []
-    for units in (_LADDER if single else _ROWS) if curve else ():
+    for units in (_LADDER if single else _ROWS) if curve and board.family != "virtual" else ():
         # Small batches stay on the first card; parts of large ones fill their cards' rings.
         part = max(min(units, recorder.least), -(-units // len(board.cards)))
         each = row_of(board, recorder.key_bits, recorder.work(workload, part))

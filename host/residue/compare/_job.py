@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -78,18 +78,18 @@ def run(device: str, key_bits: int, seconds: float) -> JobRun:
         CompareError: it cannot be run here, failed, or took longer than `seconds`.
     """
     if not [entry for entry in entry_points(group="residue.cli") if entry.name == "fl"]:
-        raise CompareError("the federated engine is not installed: pip install 'residue[federated]'")
+        raise CompareError("no federated engine: pip install 'residue[federated]'")
     with tempfile.TemporaryDirectory(prefix="residue-compare-") as folder:
         events = Path(folder) / "events"
         events.mkdir()
         job = Path(folder) / "job.yaml"
         job.write_bytes(importlib.resources.files(__package__).joinpath("job.yaml").read_bytes())
         result = _call(
-            ["fl", "run", str(job), "--device", device, "--key-bits", str(key_bits), "--json"]
-            + ["--plain", "--out", str(Path(folder) / "run")],
+            ["fl", "run", str(job), "--json", "--plain", "--out", str(Path(folder) / "run"),
+             "--device", device, "--key-bits", str(key_bits)],
             {**os.environ, PROFILE_VARIABLE: str(events)},
             seconds,
-        )
+        )  # fmt: skip
         try:
             profile = load(events)
         except ResidueError as error:
@@ -118,11 +118,12 @@ def share_of(profile: Profile) -> tuple[float, dict[str, float]]:
         raise CompareError("the job made no operation on ciphertexts")
     starts, ends = (np.array([getattr(o, e) for o in operations]) for e in ("start", "end"))
     span = float(ends.max() - starts.min())
-    spent: Counter[str] = Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
     for o in operations:
         spent[WORKLOAD_OF.get(o.name, OTHER)] += o.end - o.start
     total = sum(spent.values())
-    return covered(starts, ends) / span, {name: t / total for name, t in spent.most_common()}
+    longest_first = sorted(spent, key=lambda name: -spent[name])
+    return covered(starts, ends) / span, {name: spent[name] / total for name in longest_first}
 
 
 def _call(arguments: list[str], environment: dict[str, str], seconds: float) -> dict[str, Any]:

@@ -183,7 +183,7 @@ class Measurer:
             result = turn()
             checked = self._check(bench, workload, units, result)
             if checked is None:
-                raise CorruptResult(f"a batch of {units} gave a wrong result: do not use this device")
+                raise CorruptResult(f"a batch of {units} gave a wrong result: do not use it")
             m.checked += checked
             seconds = float(np.median([_seconds(turn) for _ in range(_TRANSFER_TURNS)]))
             m.points.append(Point(units, seconds, *_transfers(bench, workload, units)))

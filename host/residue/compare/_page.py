@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from residue._html import render
-from residue.compare._report import MEASURES
+from residue.compare._report import COST_OF, MEASURES
 from residue.compare._workloads import BEST, OPERATIONS, SAME
 from residue.errors import CompareError
 
@@ -34,6 +34,7 @@ def page(report: Mapping[str, Any]) -> str:
         operations=OPERATIONS,
         columns={"same": list(SAME), "best": list(BEST)},
         measures=MEASURES,
+        cost_of=COST_OF,
         tables=_TABLES,
         number=number,
         seconds=seconds,

@@ -18,7 +18,16 @@ from typing import Any
 from residue.compare._workloads import WORKLOADS
 from residue.errors import CompareError
 
-__all__ = ["QUANTITIES", "PricedDevice", "Prices", "Published", "Quantity", "Reference", "load"]
+__all__ = [
+    "QUANTITIES",
+    "UNITS",
+    "PricedDevice",
+    "Prices",
+    "Published",
+    "Quantity",
+    "Reference",
+    "load",
+]
 
 QUANTITIES = {
     "power": "watts",
@@ -27,6 +36,9 @@ QUANTITIES = {
     "link": "gigabytes_per_second",
 }
 """Quantity of a device -> the key of its value."""
+
+UNITS = {"power": "W", "price": "USD", "cloud": "USD an hour", "link": "GB/s"}
+"""Quantity of a device -> its unit."""
 
 _DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
 _PRODUCT = "prices.toml"
@@ -85,11 +97,15 @@ class Reference:
 
 @dataclass(frozen=True)
 class Published:
-    """Published rates of one device: operations a second by workload."""
+    """Published rates of one device: operations a second by workload.
+
+    `priced` is the id of the device whose power, prices and rates it shares, if one does.
+    """
 
     device: str
     key_bits: int
     ops: Mapping[str, float]
+    priced: str | None
     source: str
     date: str
 
@@ -118,15 +134,23 @@ def load(own: Path | None = None) -> Prices:
     Raises:
         CompareError: a file cannot be read, or says something it must not; with the place in it.
     """
+    prices = _shipped()
+    if own is not None:
+        try:
+            text = own.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CompareError(f"cannot read prices from {own}: {error}") from error
+        prices = _over(prices, _parse(str(own), text, own=True))
+    known = {device.id for device in prices.devices}
+    for row in prices.published:
+        if row.priced is not None and row.priced not in known:
+            raise CompareError(f"published {row.device}: no device has the id {row.priced!r}")
+    return prices
+
+
+def _shipped() -> Prices:
     shipped = importlib.resources.files(__package__).joinpath(_PRODUCT)
-    prices = _parse(_PRODUCT, shipped.read_text(encoding="utf-8"), own=False)
-    if own is None:
-        return prices
-    try:
-        text = own.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CompareError(f"cannot read prices from {own}: {error}") from error
-    return _over(prices, _parse(str(own), text, own=True))
+    return _parse(_PRODUCT, shipped.read_text(encoding="utf-8"), own=False)
 
 
 def _over(prices: Prices, own: Prices) -> Prices:
@@ -219,7 +243,7 @@ def _reference(where: str, entry: dict[str, Any]) -> Reference:
 
 
 def _published(where: str, entry: dict[str, Any]) -> Published:
-    _only(where, entry, {"device", "key_bits", "ops", "source", "date"})
+    _only(where, entry, {"device", "key_bits", "ops", "priced", "source", "date"})
     bits = entry.get("key_bits")
     if type(bits) is not int or bits < 1:
         raise CompareError(f"{where}: key_bits must be a whole number of at least 1, not {bits!r}")
@@ -231,6 +255,7 @@ def _published(where: str, entry: dict[str, Any]) -> Published:
         _text(where, entry, "device"),
         bits,
         {name: _positive(f"{where}, ops", name, value) for name, value in ops.items()},
+        _text(where, entry, "priced") if "priced" in entry else None,
         *_origin(where, entry),
     )
 

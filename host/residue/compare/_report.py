@@ -12,11 +12,11 @@ from residue.compare import _figures as figures
 from residue.compare._extensions import Projection
 from residue.compare._job import OTHER, JobRun
 from residue.compare._measure import Measurement
-from residue.compare._prices import QUANTITIES, PricedDevice, Prices, Quantity
+from residue.compare._prices import UNITS, PricedDevice, Prices, Quantity
 from residue.compare._run import BASE, Device, Results
-from residue.compare._workloads import BEST, OPERATIONS, SAME, WORKLOADS, Workload
+from residue.compare._workloads import BEST, SAME, WORKLOADS, Workload
 
-__all__ = ["FORMAT", "MEASURES", "report"]
+__all__ = ["COST_OF", "FORMAT", "MEASURES", "report"]
 
 FORMAT = 1
 """Version of the JSON."""
@@ -29,7 +29,8 @@ MEASURES: Mapping[str, str] = {
 }
 """What a table shows, and its unit."""
 
-_COST_OF = {"per_watt": "power", "per_price": "price", "per_cloud": "cloud"}
+COST_OF = {"per_watt": "power", "per_price": "price", "per_cloud": "cloud"}
+"""The quantity that a measure divides by."""
 _COSTED = {
     "per_watt": figures.per_watt,
     "per_price": figures.per_thousand_dollars,
@@ -148,9 +149,16 @@ def _projected_rows(results: Results, prices: Prices) -> Iterable[_Row]:
         row.rates.setdefault(p.key_bits, {})[p.workload] = _Rate(p.rate, p.arithmetic)
         if p.points:
             row.points[p.workload] = [
-                (units, seconds, *_projected_transfers(p, row, units)) for units, seconds in p.points
+                (units, seconds, *_projected_transfers(p, row, units))
+                for units, seconds in p.points
             ]
-    return rows.values()
+    main = results.settings.main_bits
+
+    def fastest_first(row: _Row) -> float:
+        name = _pick(row, main, BEST["encrypt"])
+        return -row.rates[main][name].value if name else 0.0
+
+    return sorted(rows.values(), key=fastest_first)
 
 
 def _projected_transfers(p: Projection, row: _Row, units: int) -> tuple[float, float]:
@@ -168,8 +176,14 @@ def _published_rows(prices: Prices, key_bits: Sequence[int]) -> Iterable[_Row]:
         if p.key_bits in key_bits:
             how = f"published: {p.source}, {p.date}; another machine in another run"
             rates = {name: _Rate(value, how) for name, value in p.ops.items()}
-            yield _Row(p.device, p.device, "published", f"{p.source}, {p.date}",
-                       rates={p.key_bits: rates})  # fmt: skip
+            yield _Row(
+                p.device,
+                p.device,
+                "published",
+                f"{p.source}, {p.date}",
+                prices.find(p.priced) if p.priced else None,
+                rates={p.key_bits: rates},
+            )
 
 
 # --- figures of a row -----------------------------------------------------------------------------
@@ -186,7 +200,11 @@ def _device(row: _Row, base: _Row, key_bits: Sequence[int], main: int) -> dict[s
         "figures": {
             str(bits): {
                 "same": {c: _figure(row, base, bits, (w,)) for c, w in SAME.items()},
-                "best": {c: _figure(row, base, bits, ws) for c, ws in BEST.items()},
+                # What others published is one algorithm, not the best that their device could run.
+                "best": {
+                    c: _figure(row, base, bits, ws if row.state != "published" else ())
+                    for c, ws in BEST.items()
+                },
             }
             for bits in key_bits
             if bits in row.rates
@@ -205,7 +223,7 @@ def _device(row: _Row, base: _Row, key_bits: Sequence[int], main: int) -> dict[s
 
 def _costs(row: _Row) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, key in QUANTITIES.items():
+    for name, unit in UNITS.items():
         quantity = row.priced.quantities.get(name) if row.priced else None
         value = quantity.of(row.cores) if quantity else None
         if quantity is None or value is None:
@@ -214,7 +232,8 @@ def _costs(row: _Row) -> dict[str, Any]:
         share = f" x {row.cores} of {quantity.cores} cores" if quantity.cores else ""
         span = f"{quantity.low:g} to " if quantity.low != quantity.high else ""
         found[name] = {
-            key: _rounded(value),
+            "value": _rounded(value),
+            "unit": unit,
             "sourced": quantity.sourced,
             "how": f"{span}{quantity.high:g}{share}; {_origin(quantity)}",
         }
@@ -273,7 +292,7 @@ def _figure(row: _Row, base: _Row, bits: int, names: Sequence[str]) -> dict[str,
 
 
 def _cost(row: _Row, measure: str) -> float | None:
-    quantity = row.priced.quantities.get(_COST_OF[measure]) if row.priced else None
+    quantity = row.priced.quantities.get(COST_OF[measure]) if row.priced else None
     return quantity.of(row.cores) if quantity else None
 
 
@@ -511,7 +530,7 @@ def _price_list(prices: Prices) -> list[dict[str, Any]]:
         {
             "device": device.name,
             "quantity": name,
-            "unit": QUANTITIES[name],
+            "unit": UNITS[name],
             "low": quantity.low,
             "high": quantity.high,
             "cores": quantity.cores,

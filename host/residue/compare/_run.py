@@ -137,7 +137,7 @@ def run(settings: Settings, progress: Step = lambda text, done, total: None) -> 
         progress: hears of each step before it starts.
 
     Raises:
-        BackendError: the CPU cannot be measured, or a device named in the settings is not known.
+        BackendError: the CPU, or a device that the settings name, cannot be opened or measured.
         CompareError: a distribution that takes part cannot be loaded.
     """
     start = time.monotonic()
@@ -201,7 +201,7 @@ def _find(settings: Settings) -> tuple[list[Device], dict[str, Backend]]:
             device.facts = backend.describe()
             backends[name] = backend
         except BackendError as error:
-            if name == BASE:
+            if name == BASE or name in settings.devices:
                 raise
             device.reason = str(error)
     return devices, backends

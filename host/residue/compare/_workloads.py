@@ -1,7 +1,7 @@
 """What is measured: the same operations with the same operands on every device.
 
-A workload runs on any backend through the public arrays of `residue.paillier`, so that what is timed
-on a device, counted in cycles on a simulated card and recorded for a projection is the same code.
+A workload runs on any backend through the arrays of `residue.paillier`, so that what is timed on a
+device, counted in cycles on a simulated card and recorded for a projection is the same code.
 Operands repeat with a period, and so do results: a batch of any size is checked against few.
 """
 
@@ -72,9 +72,7 @@ class Bench:
     )
     weights: NDArray[np.float64] = np.random.default_rng(3).normal(size=_COLUMNS)
 
-    def __init__(
-        self, pk: PublicKey, sk: PrivateKey, backend: Backend, ciphertexts: Limbs
-    ) -> None:
+    def __init__(self, pk: PublicKey, sk: PrivateKey, backend: Backend, ciphertexts: Limbs) -> None:
         self.backend = backend
         self.pk, self.sk = pk.to(backend), sk.to(backend)
         self.ciphertexts = ciphertexts
@@ -176,25 +174,29 @@ def _matmul(bench: Bench, units: int) -> Callable[[], Any]:
     return lambda: c @ bench.weights
 
 
+def _integers(values: NDArray[Any]) -> list[int]:
+    return [int(value) for value in values.ravel()]
+
+
 def _same(units: int) -> list[int]:
-    return Bench.plaintexts[_index(units) % _POOL].tolist()
+    return _integers(Bench.plaintexts[_index(units) % _POOL])
 
 
 def _sums(units: int) -> list[int]:
     x = Bench.plaintexts
-    return (x[_index(units) % _POOL] + x[(_index(units) + 1) % _POOL]).tolist()
+    return _integers(x[_index(units) % _POOL] + x[(_index(units) + 1) % _POOL])
 
 
 def _products(units: int) -> list[int]:
     index = _index(units) % _POOL
     x, f = Bench.plaintexts[index].astype(object), Bench.factors[index].astype(object)
-    return (x * f).tolist()
+    return _integers(x * f)
 
 
 def _rows(units: int) -> list[int]:
     row = _index(units)[:, None] % _ROWS
     x = Bench.plaintexts[(37 * row + _index(_COLUMNS[0])) % _POOL].astype(object)
-    return (x @ encode(Bench.weights).mantissas.astype(object)).ravel().tolist()
+    return _integers(x @ encode(Bench.weights).mantissas.astype(object))
 
 
 _CELLS = _COLUMNS[0] * _COLUMNS[1]
@@ -206,11 +208,12 @@ WORKLOADS: Mapping[str, Workload] = {
                  1, 1, 1, False, _POOL, _power, None),
         Workload("encrypt-classic", "(1 + m n) r^n, from host memory to host memory",
                  1, 1, 1, True, _POOL, _encrypt("classic"), _same),
-        Workload("encrypt-djn", "DJN: (1 + m n) h^x by a comb table, from host memory to host memory",
+        Workload("encrypt-djn", "DJN: (1 + m n) h^x, comb table, from host memory to host memory",
                  1, 1, 1, True, _POOL, _encrypt("djn"), _same),
-        Workload("decrypt", "CRT, two constant-time half-size powers, from host memory to host memory",
+        Workload("decrypt", "CRT, two constant-time powers, from host memory to host memory",
                  1, 1, 1, True, _POOL, _decrypt, _same),
-        Workload("add", "one product; operands stay on the device", 1, 2, 1, False, _POOL, _add, _sums),
+        Workload("add", "one product; operands stay on the device",
+                 1, 2, 1, False, _POOL, _add, _sums),
         Workload("ct_x_pt", "a constant-time power by a signed 63-bit number; stays on the device",
                  1, 1, 1, False, _POOL, _multiply(constant_time=True), _products),
         Workload("ct_x_pt-var", "as the device does `*`: variable time where that is faster",

@@ -183,9 +183,7 @@ def work_of(configuration: Configuration, key_bits: int) -> list[Work]:
     return result
 
 
-def fill_of(
-    backend: CardBackend, configuration: Configuration, key_bits: int
-) -> dict[int, int]:
+def fill_of(backend: CardBackend, configuration: Configuration, key_bits: int) -> dict[int, int]:
     """Products in flight that fill one ring, by digits of the moduli of such keys."""
     fill = {}
     for bits in (key_bits, 2 * key_bits):
