@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from residue._limbs import from_limbs
 from residue.backends._protocol import Backend, Limbs, ResidueArray
 from residue.compare._workloads import WORKLOADS, Bench, Workload, wait
-from residue.errors import BackendError, CorruptResult, InsecureKeyWarning
+from residue.errors import BackendError, CorruptResult, EncodingOverflow, InsecureKeyWarning
 from residue.paillier import CiphertextArray, keygen
 
 __all__ = ["Cycles", "Measurement", "Measurer", "Plan", "Point"]
@@ -30,6 +30,8 @@ _CHECKED_ROWS = 2
 _GROWTH = 4
 _LEAST_ROUNDS = 3
 _TRANSFER_TURNS = 3
+
+_WRONG = (CorruptResult, EncodingOverflow)  # a wrong residue decrypts to nothing, or to anything
 
 Step = Callable[[str, int, int], None]
 """Hears what is done next, and how many of how many parts are done."""
@@ -42,13 +44,13 @@ class Plan:
     Attributes:
         rounds: turns of each device at its full batch.
         turn: seconds; batches grow until a turn takes as long.
-        most: largest batch, in units.
+        most: residues that a batch brings or returns at most.
         seconds: for all of it; past them rounds end early, at 3.
     """
 
     rounds: int = 7
     turn: float = 0.06
-    most: int = 65536
+    most: int = 1 << 18
     seconds: float = 60.0
 
 
@@ -131,15 +133,18 @@ class Measurer:
                 found[name] = {w: Measurement(error=str(error)) for w in WORKLOADS}
         start = time.monotonic()
         for done, workload in enumerate(WORKLOADS.values()):
-            until = start + plan.seconds * (done + 1) / len(WORKLOADS)
             turns: dict[str, Callable[[], Any]] = {}
-            for name, bench in benches.items():
+            for place, (name, bench) in enumerate(benches.items(), 1):
+                # Each device has its share of the time, whatever the others before it took.
+                part = done + place / len(benches)
+                until = start + plan.seconds * part / len(WORKLOADS)
                 progress(f"{name}: {workload.name}, {self._pk.bits} bits", done, len(WORKLOADS))
                 found[name][workload.name] = m = Measurement()
                 try:
                     turns[name] = self._grow(bench, workload, plan, until, m)
-                except BackendError as error:
-                    m.error, m.wrong = str(error), isinstance(error, CorruptResult)
+                except (BackendError, EncodingOverflow) as error:
+                    m.error, m.wrong = str(error), isinstance(error, _WRONG)
+            until = start + plan.seconds * (done + 1) / len(WORKLOADS)
             self._rounds(workload, turns, found, plan.rounds, until)
         return found
 
@@ -208,27 +213,39 @@ class Measurer:
                 m = found[name][workload.name]
                 try:
                     m.rates.append(m.units * workload.operations / _seconds(turn))
-                except BackendError as error:
-                    m.error, m.wrong = str(error), isinstance(error, CorruptResult)
+                except (BackendError, EncodingOverflow) as error:
+                    m.error, m.wrong = str(error), isinstance(error, _WRONG)
                     del turns[name]
 
     def _check(self, bench: Bench, workload: Workload, units: int, result: Any) -> int | None:
-        """How many results were compared with the right ones; None if one is wrong."""
+        """How many results were compared with the right ones; None if one is wrong.
+
+        Fresh ciphertexts are sampled and decrypted; of the others all are compared for which the
+        CPU has an answer, that is all up to the CPU's own largest batch, and their repetitions.
+        """
         few = _CHECKED_ROWS if workload.operations > 1 else _CHECKED
-        index = np.arange(units)
-        index = index[index % workload.period < few]
-        got = _limbs(bench.backend, result).reshape(units, -1)[index]
+        got = _limbs(bench.backend, result).reshape(units, -1)
+        place = np.arange(units) % workload.period
         if workload.name.startswith("encrypt"):
-            plain = self._sk.decrypt_mantissas(np.ascontiguousarray(got))
-            right = workload.plaintexts is not None and np.array_equal(
-                plain, np.array(workload.plaintexts(few))[index % workload.period]
-            )
+            assert workload.plaintexts is not None
+            index = np.union1d(np.flatnonzero(place < few), units - 1)
+            expected = np.array(workload.plaintexts(workload.period))[place[index]]
+            try:
+                plain = self._sk.decrypt_mantissas(np.ascontiguousarray(got[index]))
+            except _WRONG:
+                return None
+            right = np.array_equal(plain, expected)
         else:
-            right = np.array_equal(got, self._answer(workload, few)[index % workload.period])
+            answer = self._answer(workload, few)
+            index = np.flatnonzero(place < len(answer))
+            right = np.array_equal(got[index], answer[place[index]])
+            longer = min(units, workload.period)
+            if right and bench.backend is self._cpu.backend and longer > len(answer):
+                self._answers[workload.name] = got[:longer].copy()
         return len(index) * (workload.down if workload.operations > 1 else 1) if right else None
 
     def _answer(self, workload: Workload, few: int) -> NDArray[Any]:
-        """The CPU's first results, which were proved right: ``(few, words)``."""
+        """The CPU's first results, ``(at least few, words)``; `few` of them were proved right."""
         if workload.name not in self._answers:
             result = workload.prepare(self._cpu, few)()
             limbs = _limbs(self._cpu.backend, result)
@@ -238,15 +255,13 @@ class Measurer:
                 right = from_limbs(limbs) == [pow(base, n, nn) for base in bases]
             else:
                 # Decryption itself is checked by what was encrypted.
-                plain = limbs.ravel() if isinstance(result, list) else self._plain(limbs)
-                right = list(plain) == workload.plaintexts(few)
+                decrypted = isinstance(result, list)
+                plain = result if decrypted else self._sk.decrypt_mantissas(limbs)
+                right = plain == workload.plaintexts(few)
             if not right:
                 raise CorruptResult(f"the CPU computed a wrong {workload.name}: do not use it")
             self._answers[workload.name] = limbs.reshape(few, -1)
         return self._answers[workload.name]
-
-    def _plain(self, limbs: Limbs) -> list[int]:
-        return self._sk.decrypt_mantissas(limbs)
 
 
 def _limbs(backend: Backend, result: Any) -> NDArray[Any]:

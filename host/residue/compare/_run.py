@@ -30,7 +30,7 @@ _CARD_UNITS = {"add": 128, "matmul": 1, "matmul-powers": 1}
 _CARD_DEFAULT_UNITS = 8
 _LEAST_CARD_SECONDS = 5.0
 _LEAST_JOB_SECONDS = 5.0
-_MEASURING = 0.45  # of the budget at most
+_MEASURING = 0.5  # of the budget at most
 
 Step = Callable[[str, int, int], None]
 
