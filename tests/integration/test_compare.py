@@ -24,7 +24,8 @@ import pytest
 from numpy.typing import NDArray
 
 from residue import _cli
-from residue.backends import get_backend
+from residue.backends import Backend, Modulus, get_backend
+from residue.backends._cpu import CpuBackend
 from residue.compare import WORKLOADS, Projection, _extensions, _job, _run
 from residue.compare._job import JobRun
 from residue.compare._measure import Cycles, Measurer
@@ -32,7 +33,7 @@ from residue.compare._page import batch, number, page, percent, seconds
 from residue.compare._prices import load
 from residue.compare._report import report
 from residue.compare._run import CardRun, Results, Settings
-from residue.errors import BackendError, CompareError
+from residue.errors import BackendError, CompareError, DeviceError
 from residue_sim import compare as simulation
 
 BOARDS = ("kv260", "u250", "pynq-z2")
@@ -121,6 +122,56 @@ def test_gain_of_the_job_is_amdahls(found: dict[str, Any]) -> None:
         assert gain["seconds_per_epoch"] == pytest.approx(0.5 / gain["gain"], rel=2e-3)
         assert gain["measured_seconds_per_epoch"] is None
     assert found["jobs"]["limit"] == pytest.approx(20)
+
+
+class Gpu(CpuBackend):
+    """What a GPU looks like to a comparison."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        super().__init__(workers=1)
+        self._broken = broken
+
+    def describe(self) -> dict[str, str | int | float | bool]:
+        return {"name": "gpu", "device": "NVIDIA H100 PCIe", "healthy": True}
+
+    def register(self, modulus: int) -> Modulus:
+        if self._broken:
+            raise DeviceError("the GPU is off")
+        return super().register(modulus)
+
+
+def _compared(monkeypatch: pytest.MonkeyPatch, gpu: Backend) -> dict[str, Any]:
+    def open_backend(name: str) -> Backend:
+        return gpu if name == "gpu" else get_backend(name)
+
+    monkeypatch.setattr(_run, "get_backend", open_backend)
+    settings = Settings(quick=True, key_bits=(1024,), devices=("gpu",))
+    found = report(_run.run(settings), load())
+    page(found)
+    return found
+
+
+def test_a_gpu_is_a_device_as_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _compared(monkeypatch, Gpu())
+    cpu, gpu = found["devices"][:2]
+    assert (gpu["id"], gpu["state"]) == ("gpu", "measured")
+    assert gpu["costs"]["power"]["value"] == 700  # a range counts with its high end
+    assert gpu["costs"]["cloud"]["sourced"]
+    for kind in ("same", "best"):
+        for column, cell in gpu["figures"]["1024"][kind].items():
+            assert 0.02 < cell["rate"]["x_cpu"] < 50, column
+            assert cell["per_cloud"]["x_cpu"] is None or cell["per_cloud"]["x_cpu"] > 0
+    assert set(gpu["break_even"]) == set(gpu["small"]) == set(gpu["transfer"]) == set(cpu["small"])
+    states = {check["state"] for check in found["checks"] if check["device"] == "gpu"}
+    assert states == {"equal"}
+
+
+def test_a_gpu_that_fails_is_a_row_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _compared(monkeypatch, Gpu(broken=True))
+    gpu = found["devices"][1]
+    assert (gpu["state"], gpu["note"]) == ("not measured", "the GPU is off")
+    assert not gpu["figures"]
+    assert found["wrong"] == []
 
 
 def test_projections_agree_with_the_boards_table() -> None:
@@ -296,6 +347,8 @@ def test_page_says_it_all_in_words(found: dict[str, Any]) -> None:
         assert how in read.text  # and in the text
         assert number(cell["rate"]["value"]) in read.text
         assert device["name"] in read.text
+    for published in found["published"] + found["claims"]:
+        assert published["source"] in read.text
     for word in ("unsourced", "not measured", "3.49", "Clustar", "FATE", "break-even", "at most"):
         assert word in read.text
 

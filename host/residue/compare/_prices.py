@@ -21,6 +21,7 @@ from residue.errors import CompareError
 __all__ = [
     "QUANTITIES",
     "UNITS",
+    "Claim",
     "PricedDevice",
     "Prices",
     "Published",
@@ -111,12 +112,23 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What a source says of a device in its own words."""
+
+    device: str
+    text: str
+    source: str
+    date: str
+
+
+@dataclass(frozen=True)
 class Prices:
     """The whole file."""
 
     devices: tuple[PricedDevice, ...]
     reference: tuple[Reference, ...]
     published: tuple[Published, ...]
+    claims: tuple[Claim, ...]
 
     def find(self, identity: str, described: str = "") -> PricedDevice | None:
         """The device of that id, else the one whose `match` is longest in what it calls itself."""
@@ -171,6 +183,7 @@ def _over(prices: Prices, own: Prices) -> Prices:
         tuple(devices.values()),
         prices.reference + own.reference,
         prices.published + own.published,
+        prices.claims + own.claims,
     )
 
 
@@ -179,7 +192,7 @@ def _parse(where: str, text: str, *, own: bool) -> Prices:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise CompareError(f"{where} is not TOML: {error}") from error
-    _only(where, data, {"device", "reference", "published"})
+    _only(where, data, {"device", "reference", "published", "claim"})
     devices = [_device(w, entry, own=own) for w, entry in _entries(where, data, "device")]
     ids = [device.id for device in devices]
     if twice := {i for i in ids if ids.count(i) > 1}:
@@ -188,6 +201,7 @@ def _parse(where: str, text: str, *, own: bool) -> Prices:
         tuple(devices),
         tuple(_reference(w, entry) for w, entry in _entries(where, data, "reference")),
         tuple(_published(w, entry) for w, entry in _entries(where, data, "published")),
+        tuple(_claim(w, entry) for w, entry in _entries(where, data, "claim")),
     )
 
 
@@ -258,6 +272,12 @@ def _published(where: str, entry: dict[str, Any]) -> Published:
         _text(where, entry, "priced") if "priced" in entry else None,
         *_origin(where, entry),
     )
+
+
+def _claim(where: str, entry: dict[str, Any]) -> Claim:
+    _only(where, entry, {"device", "text", "source", "date"})
+    device, text = (_text(where, entry, key) for key in ("device", "text"))
+    return Claim(device, text, *_origin(where, entry))
 
 
 def _origin(where: str, entry: Mapping[str, Any]) -> tuple[str, str]:

@@ -97,6 +97,8 @@ def report(results: Results, prices: Prices) -> dict[str, Any]:
         "checks": _checks(results),
         "wrong": results.wrong,
         "reference": _reference(prices),
+        "published": [asdict(p) for p in prices.published],
+        "claims": [asdict(c) for c in prices.claims],
         "prices": _price_list(prices),
     }
 
