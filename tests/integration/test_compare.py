@@ -15,6 +15,7 @@ import struct
 import subprocess
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,14 @@ def test_wrong_results_are_told_and_the_page_is_written(
         results.card.wrong, results.card.reason = False, None
     assert "wrong results: simulated r21" in capsys.readouterr().err
     assert "Do not use what computed them" in (tmp_path / "c.html").read_text(encoding="utf-8")
+
+
+def test_jobs_that_differ_are_wrong(results: Results) -> None:
+    other = replace(results.jobs[0], device="gpu", losses=[0.7, 0.4, 0.31])
+    assert results.wrong == []
+    assert replace(results, jobs=[*results.jobs, other]).wrong == [
+        "the job's losses differ between cpu, gpu"
+    ]
 
 
 def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from residue.backends._cpu import CpuArray, CpuBackend
 from residue.compare import WORKLOADS, _extensions, _job, _run
 from residue.compare import _figures as figures
-from residue.compare._measure import Measurer, Plan
+from residue.compare._measure import Measurement, Measurer, Plan
 from residue.compare._prices import UNITS, load
 from residue.compare._run import Settings
 from residue.compare._workloads import BEST, OPERATIONS, SAME
@@ -97,6 +97,16 @@ def test_own_prices_replace_quantity_by_quantity(tmp_path: Path) -> None:
     assert after.quantities["power"] == before.quantities["power"]
     assert after.name == before.name
     assert [r.device for r in load(own).reference][-1] == "mine"
+
+
+def test_the_example_of_the_documentation_is_right(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "own.toml").write_text(example)
+    prices = load(tmp_path / "own.toml")
+    cpu = prices.find("cpu", "AMD EPYC 9654 96-Core Processor")
+    assert cpu is not None
+    assert cpu.quantities["cloud"].of(96) == pytest.approx(3.84)
 
 
 POWER = 'power = { watts = 1, source = "s", date = "2026" }'
@@ -310,6 +320,21 @@ def test_a_device_that_fails_has_no_rate(measurer: Measurer) -> None:
     assert found["power"].error == "the fan fell off"
     assert not found["power"].wrong
     assert found["add"].error is None
+
+
+def test_a_batch_that_is_too_large_ends_the_growth(measurer: Measurer) -> None:
+    class Small(CpuBackend):
+        def mul(self, a: Any, b: Any) -> CpuArray:
+            if len(a) > 4:
+                raise BackendError("no room")
+            return super().mul(a, b)
+
+    plan = Plan(rounds=1, turn=10.0, most=256, seconds=1000)
+    small = Measurement()
+    add = WORKLOADS["add"]
+    turn = measurer._grow(measurer.bench(Small(workers=1)), add, plan, math.inf, small)
+    assert (small.units, [p.units for p in small.points]) == (4, [1, 4])
+    assert len(turn().residues) == 4
 
 
 def test_rounds_end_when_time_is_up(measurer: Measurer, cpu: CpuBackend) -> None:

@@ -29,7 +29,7 @@ _CHECKED = 8  # results of each period that are checked
 _CHECKED_ROWS = 2
 _GROWTH = 4
 _LEAST_ROUNDS = 3
-_TRANSFER_TURNS = 3
+_FEW_TURNS = 3
 
 _WRONG = (CorruptResult, EncodingOverflow)  # a wrong residue decrypts to nothing, or to anything
 
@@ -153,7 +153,7 @@ class Measurer:
 
         Raises:
             BackendError: the card failed.
-        CorruptResult: it computed something wrong.
+            CorruptResult: it computed something wrong.
         """
         turn = workload.prepare(bench, units)
         wait(turn())  # tables of a key are built once
@@ -181,18 +181,23 @@ class Measurer:
     def _grow(
         self, bench: Bench, workload: Workload, plan: Plan, until: float, m: Measurement
     ) -> Callable[[], Any]:
-        """Let batches grow; the turn of the full one."""
-        units = 1
+        """Let batches grow; the turn of the full one, or of the largest that the device takes."""
+        turn, units = None, 1
         while True:
-            turn = workload.prepare(bench, units)
-            result = turn()
-            checked = self._check(bench, workload, units, result)
-            if checked is None:
-                raise CorruptResult(f"a batch of {units} gave a wrong result: do not use it")
+            try:
+                larger = workload.prepare(bench, units)
+                checked = self._check(bench, workload, units, larger())
+                if checked is None:
+                    raise CorruptResult(f"a batch of {units} gave a wrong result: do not use it")
+                seconds = float(np.median([_seconds(larger) for _ in range(_FEW_TURNS)]))
+                point = Point(units, seconds, *_transfers(bench, workload, units))
+            except BackendError as error:
+                if turn is None or isinstance(error, CorruptResult):
+                    raise
+                return turn
             m.checked += checked
-            seconds = float(np.median([_seconds(turn) for _ in range(_TRANSFER_TURNS)]))
-            m.points.append(Point(units, seconds, *_transfers(bench, workload, units)))
-            m.units = units
+            m.points.append(point)
+            turn, m.units = larger, units
             largest = units * _GROWTH * max(workload.up, workload.down) > plan.most
             if seconds >= plan.turn or largest or time.monotonic() > until:
                 return turn
@@ -286,7 +291,7 @@ def _transfers(bench: Bench, workload: Workload, units: int) -> tuple[float, flo
     results: ResidueArray = bench.residues(np.arange(units * workload.down, dtype=np.int64))
     wait(results)
     up, down = [], []
-    for _ in range(_TRANSFER_TURNS):
+    for _ in range(_FEW_TURNS):
         up.append(_seconds(lambda: backend.upload(modulus, operands)))
         down.append(_seconds(lambda: backend.download(results)))
     return float(np.median(up)), float(np.median(down))

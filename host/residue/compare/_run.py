@@ -15,7 +15,7 @@ from residue.compare._extensions import Projection
 from residue.compare._job import JobRun
 from residue.compare._measure import Cycles, Measurement, Measurer, Plan
 from residue.compare._workloads import SAME, WORKLOADS
-from residue.errors import BackendError, CompareError, CorruptResult, InvalidKey
+from residue.errors import BackendError, CompareError, CorruptResult, EncodingOverflow, InvalidKey
 from residue.paillier._keys import MAX_KEY_BITS, MIN_KEY_BITS
 
 __all__ = ["BASE", "CardRun", "Device", "Results", "Settings", "run"]
@@ -126,7 +126,12 @@ class Results:
     def wrong(self) -> list[str]:
         """Devices that computed something wrong, and what."""
         found = [f"{d.name}: {', '.join(d.wrong)}" for d in self.devices if d.wrong]
-        return found + ([f"{self.card.name}: {self.card.reason}"] if self.card.wrong else [])
+        if self.card.wrong:
+            found.append(f"{self.card.name}: {self.card.reason}")
+        if len({tuple(job.losses) for job in self.jobs}) > 1:
+            names = ", ".join(job.device for job in self.jobs)
+            found.append(f"the job's losses differ between {names}")
+        return found
 
 
 def run(settings: Settings, progress: Step = lambda text, done, total: None) -> Results:
@@ -231,8 +236,6 @@ def _jobs(
             jobs.append(_job.run(name, settings.main_bits, left()))
         except CompareError as error:
             reasons[name] = str(error)
-    if len({tuple(job.losses) for job in jobs}) > 1:
-        raise CorruptResult("a job's losses differ from device to device: one of them is wrong")
     return jobs, reasons
 
 
@@ -258,7 +261,7 @@ def _card(
                     break
                 units = _CARD_UNITS.get(name, _CARD_DEFAULT_UNITS)
                 result.cycles[name] = measurer.cycles(bench, WORKLOADS[name], units)
-    except CorruptResult as error:
+    except (CorruptResult, EncodingOverflow) as error:
         result.reason, result.wrong = str(error), True
     except BackendError as error:
         result.reason = str(error)
