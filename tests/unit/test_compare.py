@@ -251,6 +251,7 @@ def test_columns_name_workloads() -> None:
     assert list(SAME) == list(OPERATIONS)
     assert set(SAME.values()) | {w for names in BEST.values() for w in names} == set(WORKLOADS)
     assert set(_job.WORKLOAD_OF.values()) <= set(WORKLOADS)
+    assert set(_run._CARD_UNITS) == set(WORKLOADS)
     assert all(w == WORKLOADS[w].name for w in WORKLOADS)
 
 

@@ -148,15 +148,19 @@ class Measurer:
             self._rounds(workload, turns, found, plan.rounds, until)
         return found
 
-    def cycles(self, bench: Bench, workload: Workload, units: int) -> Cycles:
-        """Run one batch on a card, check it, and count.
+    def cycles(
+        self, bench: Bench, workload: Workload, units: int, *, second: bool = False
+    ) -> Cycles:
+        """Run one batch on a card, check it, and count; `second`: the second one, for a first one
+        builds tables that are kept.
 
         Raises:
             BackendError: the card failed.
             CorruptResult: it computed something wrong.
         """
         turn = workload.prepare(bench, units)
-        wait(turn())  # tables of a key are built once
+        if second:
+            wait(turn())
         bench.backend.synchronize()
         bench.backend.reset_stats()
         result = turn()
