@@ -63,10 +63,6 @@ class Point:
     up: float
     down: float
 
-    def whole(self, workload: Workload) -> float:
-        """Seconds from host memory to host memory."""
-        return self.seconds if workload.border else self.up + self.seconds + self.down
-
 
 @dataclass
 class Measurement:

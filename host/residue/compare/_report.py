@@ -306,16 +306,14 @@ def _costed_how(measure: str, rate: float, cost: float) -> str:
     }[measure]
 
 
-def _whole(workload: Workload, point: tuple[int, float, float, float]) -> float:
-    """Seconds of a batch from host memory to host memory."""
-    _, seconds, up, down = point
-    return seconds if workload.border else up + seconds + down
+def _whole(row: _Row, name: str, point: tuple[int, float, float, float]) -> float:
+    """Seconds of a batch from host memory to host memory.
 
-
-def _whole_of(row: _Row, name: str, point: tuple[int, float, float, float]) -> float:
-    """As `_whole`; on a projected device nothing that it takes includes its link."""
+    What was measured of a workload that begins and ends there includes its transfers already.
+    """
     _, seconds, up, down = point
-    return up + seconds + down if row.state == "projected" else _whole(WORKLOADS[name], point)
+    included = row.state == "measured" and WORKLOADS[name].border
+    return seconds if included else up + seconds + down
 
 
 def _main_workloads(row: _Row, main: int) -> dict[str, str]:
@@ -328,7 +326,7 @@ def _small(row: _Row, main: int) -> dict[str, dict[str, float]]:
     """Column -> units -> seconds of a small batch, from host memory to host memory."""
     return {
         column: {
-            str(point[0]): _rounded(_whole_of(row, name, point))
+            str(point[0]): _rounded(_whole(row, name, point))
             for point in row.points[name]
             if point[0] in _SMALL
         }
@@ -350,7 +348,7 @@ def _break_even(row: _Row, base: _Row, main: int) -> dict[str, dict[str, Any]]:
             continue
         each = WORKLOADS[name].operations
         cpu = [(p[0] * each, p[1]) for p in base.points[ours[column]]]
-        device = [(p[0] * each, _whole_of(row, name, p)) for p in row.points[name]]
+        device = [(p[0] * each, _whole(row, name, p)) for p in row.points[name]]
         batch = figures.break_even(cpu, device)
         common = {b for b, _ in cpu} & {b for b, _ in device}
         found[column] = {
@@ -370,7 +368,7 @@ def _transfer(row: _Row, main: int) -> dict[str, Any]:
     for column, name in _main_workloads(row, main).items():
         point = row.points[name][-1]
         units, _, up, down = point
-        total = _whole_of(row, name, point)
+        total = _whole(row, name, point)
         found[column] = {
             "share": _rounded(figures.transfer_share(up, down, total)),
             "how": (
@@ -387,7 +385,7 @@ def _curve(row: _Row, main: int) -> dict[str, list[tuple[int, float]]]:
     return {
         name: [
             (p[0] * WORKLOADS[name].operations,
-             _rounded(p[0] * WORKLOADS[name].operations / _whole_of(row, name, p)))
+             _rounded(p[0] * WORKLOADS[name].operations / _whole(row, name, p)))
             for p in points
         ]
         for name, points in row.points.items()
