@@ -81,6 +81,7 @@ def compare(
 ) -> None:
     """Compare devices."""
     from residue._cli import _progress
+    from residue._html import require
     from residue.compare._page import page
     from residue.compare._prices import load
     from residue.compare._report import report
@@ -98,7 +99,8 @@ def compare(
         budget=budget,
         quick=quick,
     )
-    known = load(prices)  # before anything takes time
+    known = load(prices)
+    require(CompareError)
     with _progress(json_output) as step:
         results = run(settings, step)
     found = report(results, known)

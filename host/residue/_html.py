@@ -7,9 +7,18 @@ from typing import Any
 
 from residue.errors import ResidueError
 
-__all__ = ["render"]
+__all__ = ["render", "require"]
 
 _BASE = "base.html.j2"
+
+
+def require(error: type[ResidueError]) -> None:
+    """Raise `error` unless what `render` needs is installed: before anything takes time."""
+    try:
+        import jinja2  # noqa: F401
+        import plotly  # noqa: F401
+    except ImportError as missing:
+        raise error("the page needs plotly and jinja2: pip install 'residue[profile]'") from missing
 
 
 def render(package: str, template: str, error: type[ResidueError], **values: Any) -> str:
@@ -24,11 +33,10 @@ def render(package: str, template: str, error: type[ResidueError], **values: Any
     Raises:
         error: plotly or jinja2 is not installed.
     """
-    try:
-        import jinja2
-        from plotly.offline import get_plotlyjs
-    except ImportError as missing:
-        raise error("the page needs plotly and jinja2: pip install 'residue[profile]'") from missing
+    require(error)
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
     sources = {
         _BASE: importlib.resources.files("residue").joinpath(_BASE).read_text("utf-8"),
         template: importlib.resources.files(package).joinpath(template).read_text("utf-8"),

@@ -37,7 +37,6 @@ from residue_sim.manifest import Configuration
 
 __all__ = ["boards", "card"]
 
-_SIMULATED = find_board("virtual").configuration
 _LADDER = (1, 4, 16, 64, 256, 1024, 4096)
 _ROWS = (1, 4, 16)  # of a matrix
 _FULL_ROWS = 20  # 4,000 multiplications, as in `residue board table`
@@ -145,7 +144,7 @@ def _projection(
 
 @contextlib.contextmanager
 def card(seconds: float) -> Iterator[Backend]:
-    """The simulated card `r21`, which is built first where it is not in the cache.
+    """The simulated card of the virtual board, which is built first where it is not in the cache.
 
     Args:
         seconds: that building may take.
@@ -157,21 +156,22 @@ def card(seconds: float) -> Iterator[Backend]:
     from residue_sim.board import InProcess
 
     start = time.monotonic()
-    _build(seconds)
+    configuration = find_board("virtual").configuration
+    _build(configuration, seconds)
     left = max(1.0, seconds - (time.monotonic() - start))
-    backend = CardBackend(InProcess(Simulated(_SIMULATED)), check_rate=0.0, timeout=left)
+    backend = CardBackend(InProcess(Simulated(configuration)), check_rate=0.0, timeout=left)
     try:
         yield backend
     finally:
         backend.close()
 
 
-def _build(seconds: float) -> None:
+def _build(configuration: str, seconds: float) -> None:
     """Build in a process group of its own, which ends with it when time is up."""
     code = (
         "from residue_sim.board._build import card_library\n"
         "from residue_sim.manifest import configurations\n"
-        f"card_library(configurations()[{_SIMULATED!r}])\n"
+        f"card_library(configurations()[{configuration!r}])\n"
     )
     child = subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", code],

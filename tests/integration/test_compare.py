@@ -13,6 +13,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -45,8 +46,8 @@ def few_boards() -> Iterator[None]:
     """Three boards are enough, recorded once."""
 
     @functools.cache
-    def recorded(bits: tuple[int, ...], curve: int) -> list[Projection]:
-        return list(simulation.boards(bits, curve, lambda *_: None, BOARDS))
+    def recorded(bits: tuple[int, ...], curve: int) -> tuple[list[Projection], None]:
+        return list(simulation.boards(bits, curve, lambda *_: None, BOARDS)), None
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_extensions, "boards", lambda bits, curve, _: recorded(bits, curve))
@@ -236,6 +237,20 @@ def test_command_writes_page_and_data(tmp_path: Path, capsys: pytest.CaptureFixt
     assert data["jobs"]["reasons"] == {"cpu": "left out of a quick comparison"}
     assert data["card"]["reason"] == "left out of a quick comparison"
     assert data["wrong"] == []
+
+
+def test_without_the_libraries_of_the_page_nothing_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    monkeypatch.setattr(_run, "run", lambda *_: pytest.fail("it measured"))
+    assert _residue("compare", "--output", tmp_path / "c.html") == 1
+    assert "pip install 'residue[profile]'" in capsys.readouterr().err
+
+
+def test_without_boards_the_page_says_why(results: Results) -> None:
+    none = replace(results, projections=[], no_projections="nobody knows any")
+    assert "No board is projected: nobody knows any." in Text(page(report(none, load()))).text
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import math
 import re
 import tomllib
 from importlib import import_module
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -390,8 +391,18 @@ def test_entry_points_of_this_project_load() -> None:
 
 def test_without_extensions_there_are_no_such_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_extensions, "entry_points", lambda group: ())
-    assert _extensions.boards([1024], 1024, lambda *_: None) == []
-    with pytest.raises(BackendError, match=re.escape("install residue[sim]")):
+    install = re.escape("install residue[sim]")
+    found, reason = _extensions.boards([1024], 1024, lambda *_: None)
+    assert found == []
+    assert re.search(install, str(reason))
+    with pytest.raises(BackendError, match=install):
+        _extensions.card(1.0)
+    broken = EntryPoint("boards", "residue_sim.no_such_module:boards", "residue.compare.boards")
+    monkeypatch.setattr(_extensions, "entry_points", lambda group: (broken,))
+    found, reason = _extensions.boards([1024], 1024, lambda *_: None)
+    assert found == []
+    assert "no_such_module" in str(reason)
+    with pytest.raises(BackendError, match="no_such_module"):
         _extensions.card(1.0)
 
 

@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from residue.backends._protocol import Backend
-from residue.errors import BackendError, CompareError
+from residue.errors import BackendError, ResidueError
 
 __all__ = ["Projection", "boards", "card"]
 
@@ -52,29 +52,30 @@ class Projection:
 
 def boards(
     key_bits: Sequence[int], curve_bits: int, progress: Callable[[str, int, int], None]
-) -> list[Projection]:
-    """Projections of all boards that any distribution knows.
+) -> tuple[list[Projection], str | None]:
+    """Projections of all boards that any distribution knows; why there are none.
 
     Args:
         key_bits: sizes of n.
         curve_bits: the size at which small batches are projected too.
         progress: hears of each step.
-
-    Raises:
-        CompareError: a distribution that offers them cannot be loaded.
     """
-    return [p for function in _load(_BOARDS) for p in function(key_bits, curve_bits, progress)]
+    try:
+        found = [p for function in _load(_BOARDS) for p in function(key_bits, curve_bits, progress)]
+    except ResidueError as error:
+        return [], str(error)
+    return found, None if found else "no board is known: install residue[sim]"
 
 
 def card(seconds: float) -> AbstractContextManager[Backend]:
     """A simulated card, made within so many seconds.
 
     Raises:
-        BackendError: none is registered; on entry, it cannot be made.
+        BackendError: none is registered, or it lacks what it needs; on entry, it cannot be made.
     """
     found = _load(_CARD)
     if not found:
-        raise BackendError("no simulated card: install residue[sim]")
+        raise BackendError("no simulated card is known: install residue[sim]")
     context: AbstractContextManager[Backend] = found[0](seconds)
     return context
 
@@ -87,4 +88,6 @@ def _load(group: str) -> list[Any]:
     try:
         return [entry.load() for entry in sorted(entry_points(group=group), key=_name)]
     except (ImportError, AttributeError) as error:
-        raise CompareError(f"what {group} names cannot be loaded: {error}") from error
+        raise BackendError(
+            f"the simulation is incomplete ({error}): install residue[sim]"
+        ) from error

@@ -92,6 +92,7 @@ def report(results: Results, prices: Prices) -> dict[str, Any]:
         "same": dict(SAME),
         "best": {column: list(names) for column, names in BEST.items()},
         "devices": devices,
+        "no_projections": results.no_projections,
         "card": _card(results),
         "jobs": _jobs(results, rows, base),
         "checks": _checks(results),

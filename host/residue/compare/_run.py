@@ -15,7 +15,14 @@ from residue.compare._extensions import Projection
 from residue.compare._job import JobRun
 from residue.compare._measure import Cycles, Measurement, Measurer, Plan
 from residue.compare._workloads import WORKLOADS
-from residue.errors import BackendError, CompareError, CorruptResult, EncodingOverflow, InvalidKey
+from residue.errors import (
+    BackendError,
+    CompareError,
+    CorruptResult,
+    EncodingOverflow,
+    InvalidKey,
+    ResidueError,
+)
 from residue.paillier._keys import MAX_KEY_BITS, MIN_KEY_BITS
 
 __all__ = ["BASE", "CardRun", "Device", "Results", "Settings", "run"]
@@ -121,6 +128,7 @@ class Results:
     machine: dict[str, str | int]
     devices: list[Device]
     projections: list[Projection]
+    no_projections: str | None
     card: CardRun
     jobs: list[JobRun]
     job_reasons: dict[str, str]
@@ -146,7 +154,6 @@ def run(settings: Settings, progress: Step = lambda text, done, total: None) -> 
 
     Raises:
         BackendError: the CPU, or a device that the settings name, cannot be opened or measured.
-        CompareError: a distribution that takes part cannot be loaded.
     """
     start = time.monotonic()
     started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -156,7 +163,9 @@ def run(settings: Settings, progress: Step = lambda text, done, total: None) -> 
 
     progress("looking for devices", 0, 1)
     devices, backends = _find(settings)
-    projections = _extensions.boards(settings.key_bits, settings.main_bits, progress)
+    projections, no_projections = _extensions.boards(
+        settings.key_bits, settings.main_bits, progress
+    )
     seconds = min(_MEASURING * settings.budget, left()) / len(settings.key_bits)
     plan = (
         Plan(rounds=3, turn=0.004, most=4096, seconds=seconds)
@@ -184,6 +193,7 @@ def run(settings: Settings, progress: Step = lambda text, done, total: None) -> 
         machine=_machine(),
         devices=devices,
         projections=projections,
+        no_projections=no_projections,
         card=card,
         jobs=jobs,
         job_reasons=reasons,
@@ -267,7 +277,7 @@ def _card(
                 result.cycles[name] = cycles
     except (CorruptResult, EncodingOverflow) as error:
         result.reason, result.wrong = str(error), True
-    except BackendError as error:
+    except ResidueError as error:
         result.reason = str(error)
     return result
 
