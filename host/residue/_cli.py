@@ -21,6 +21,7 @@ import typer
 
 from residue import __version__
 from residue._cli_card import app as card
+from residue._cli_compare import COMPARE_HELP, compare
 from residue._cli_profile import PROFILE_HELP, profile
 from residue.errors import (
     BackendError,
@@ -259,6 +260,7 @@ app.command(
     help=PROFILE_HELP,
     context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
 )(profile)
+app.command("compare", help=COMPARE_HELP)(compare)
 app.add_typer(card, name="card")
 
 

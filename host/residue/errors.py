@@ -16,6 +16,7 @@
      |       +- CommandFailed   it completed a command with an error status
      |       +- CorruptResult   a checked result was wrong
      +- ProfileError            a profile cannot be taken or read
+ +- CompareError            devices cannot be compared, or a file of prices is wrong
      +- FederatedError          everything residue_federated raises derives from this
 
 Warnings: `InsecureKeyWarning`, a key below 2048 bits was made.
@@ -26,6 +27,7 @@ from __future__ import annotations
 __all__ = [
     "BackendError",
     "CommandFailed",
+    "CompareError",
     "CorruptResult",
     "DeviceError",
     "DeviceTimeout",
@@ -97,6 +99,10 @@ class CorruptResult(DeviceError):
 
 class ProfileError(ResidueError):
     """A profile cannot be taken or read."""
+
+
+class CompareError(ResidueError):
+    """Devices cannot be compared, or a file of prices is wrong."""
 
 
 class FederatedError(ResidueError):

@@ -2,7 +2,14 @@
 
 from residue.profile._events import Command, Device, Operation, Process, Profile, load
 from residue.profile._page import page
-from residue.profile._summary import DeviceSummary, OperationRow, Timeline, summarise, timeline
+from residue.profile._summary import (
+    DeviceSummary,
+    OperationRow,
+    Timeline,
+    covered,
+    summarise,
+    timeline,
+)
 from residue.profile._trace_events import trace_events
 
 __all__ = [
@@ -14,6 +21,7 @@ __all__ = [
     "Process",
     "Profile",
     "Timeline",
+    "covered",
     "load",
     "page",
     "summarise",

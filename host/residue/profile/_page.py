@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from typing import Any
 
 from residue import __version__
+from residue._html import render
 from residue.errors import ProfileError
 from residue.profile._events import Device, Profile
 from residue.profile._summary import DeviceSummary, Timeline, summarise, timeline
@@ -31,24 +31,16 @@ def page(profile: Profile, command: str) -> str:
     Raises:
         ProfileError: plotly or jinja2 is not installed.
     """
-    try:
-        import jinja2
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise ProfileError(
-            "the page needs plotly and jinja2: pip install 'residue[profile]'"
-        ) from error
-    source = importlib.resources.files(__package__).joinpath("page.html.j2").read_text("utf-8")
-    template = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    ).from_string(source)
     devices = [
         {"process": process, **_device(device)}
         for process in profile.processes
         for device in process.devices
         if device.operations or device.commands
     ]
-    return template.render(
+    return render(
+        __package__,
+        "page.html.j2",
+        ProfileError,
         command=command,
         version=__version__,
         devices=devices,
@@ -56,7 +48,6 @@ def page(profile: Profile, command: str) -> str:
         dropped=sum(p.dropped for p in profile.processes),
         parts=_PARTS,
         figures={f"figure-{i}": d["figure"] for i, d in enumerate(devices) if d["figure"]},
-        plotly=get_plotlyjs(),
     )
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "DeviceSummary",
     "OperationRow",
     "Timeline",
+    "covered",
     "spans",
     "summarise",
     "timeline",
@@ -114,7 +115,7 @@ def summarise(device: Device) -> DeviceSummary:
     return DeviceSummary(
         name=device.name,
         rings=device.rings,
-        host_seconds=_covered(
+        host_seconds=covered(
             np.array([o.start for o in device.operations]),
             np.array([o.end for o in device.operations]),
         ),
@@ -173,8 +174,8 @@ def spans(commands: list[Command]) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return np.array(begins, np.int64), np.array(ends, np.int64)
 
 
-def _covered(starts: Fractions, ends: Fractions) -> float:
-    """Length of the union of intervals."""
+def covered(starts: Fractions, ends: Fractions) -> float:
+    """Length of the union of intervals: starts and ends in any order of the intervals."""
     if not len(starts):
         return 0.0
     order = np.argsort(starts)

@@ -33,6 +33,8 @@ __all__ = [
     "Operation",
     "Work",
     "counting_board",
+    "counting_keys",
+    "fill_of",
     "work_of",
 ]
 
@@ -151,7 +153,7 @@ def work_of(configuration: Configuration, key_bits: int) -> list[Work]:
     board, issued = counting_board(configuration)
     backend = CardBackend(board, check_rate=0.0)
     backend.host_squares = True
-    pk, sk = _keys(key_bits, backend)
+    pk, sk = counting_keys(key_bits, backend)
     elements = 4 * configuration.rings * configuration.contexts
     numbers = np.arange(elements)
     c = pk.encrypt(numbers)
@@ -169,10 +171,7 @@ def work_of(configuration: Configuration, key_bits: int) -> list[Work]:
         (elements, lambda: c * factors),
         (4000, lambda: matrix @ W),
     )
-    fill = {}
-    for bits in (key_bits, 2 * key_bits):
-        machine = backend.machine(backend.register((1 << bits) - 1))
-        fill[machine.layout.digits] = -(-machine.fill // configuration.rings)
+    fill = fill_of(backend, configuration, key_bits)
     backend.synchronize()
     result = []
     for operation, (count, turn) in zip(OPERATIONS, turns, strict=True):
@@ -184,7 +183,16 @@ def work_of(configuration: Configuration, key_bits: int) -> list[Work]:
     return result
 
 
-def _keys(bits: int, backend: CardBackend) -> tuple[PublicKey, PrivateKey]:
+def fill_of(backend: CardBackend, configuration: Configuration, key_bits: int) -> dict[int, int]:
+    """Products in flight that fill one ring, by digits of the moduli of such keys."""
+    fill = {}
+    for bits in (key_bits, 2 * key_bits):
+        machine = backend.machine(backend.register((1 << bits) - 1))
+        fill[machine.layout.digits] = -(-machine.fill // configuration.rings)
+    return fill
+
+
+def counting_keys(bits: int, backend: CardBackend) -> tuple[PublicKey, PrivateKey]:
     """Keys of exactly `bits` bits whose primes anyone can compute: for counting only."""
     half = bits // 2
     p, q = (_blum_prime((3 << half - 2) + start) for start in (0, 1 << half // 2))

@@ -27,7 +27,7 @@ from residue_sim.card_model import products
 from residue_sim.golden import digit_count
 from residue_sim.manifest import Configuration, configurations
 
-__all__ = ["KEY_BITS", "Row", "table"]
+__all__ = ["KEY_BITS", "Row", "row_of", "table"]
 
 KEY_BITS = (1024, 2048, 3072)
 
@@ -93,7 +93,7 @@ def table(names: list[str] | None = None) -> list[Row]:
 def _rows(board: Board) -> Iterator[Row]:
     for key_bits in KEY_BITS:
         for work in _work(board.configuration, key_bits):
-            yield _row(board, key_bits, work)
+            yield row_of(board, key_bits, work)
 
 
 @functools.cache
@@ -101,7 +101,12 @@ def _work(configuration: str, key_bits: int) -> list[Work]:
     return work_of(configurations()[configuration], key_bits)
 
 
-def _row(board: Board, key_bits: int, work: Work) -> Row:
+def row_of(board: Board, key_bits: int, work: Work) -> Row:
+    """The projected figure of recorded work, each card of the board doing as much side by side.
+
+    Raises:
+        BoardError: the ring of this board was not measured.
+    """
     config = board.config
     by_digits = {_digits(config, bits): bits for bits in (key_bits, 2 * key_bits)}
     issued = busy = total = 0.0
