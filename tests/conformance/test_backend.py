@@ -31,6 +31,7 @@ from residue.errors import BackendError
 from residue.owner import Owner, OwnerBackend
 from residue_sim.board import Board, InProcess
 from residue_sim.card_model import ModelBoard
+from residue_sim.gpu import emulated_gpu
 from residue_sim.manifest import configurations
 
 
@@ -75,6 +76,8 @@ MAKERS: dict[str, Callable[[], Backend]] = {
     ),
     # The card itself, co-simulated.
     "board": lambda: CardBackend(InProcess(Board("small")), check_rate=0.0),
+    # The GPU's kernels and all of its backend's Python, on the CPU; groups of 4 to 32 threads.
+    "gpu": emulated_gpu,
     # A card's owner, large batches in slices; here a thread of this process.
     "owner": lambda: _Owned(_card("r21", check_rate=0.0)),
     "auto": lambda: AutoBackend(CpuBackend(workers=1), _card),
@@ -85,7 +88,7 @@ MAKERS: dict[str, Callable[[], Backend]] = {
 
 SIZES = [512, 1024, 2048, 4096]
 # Also the largest modulus of any card, where it has that many bits.
-LARGEST = {"card": 6144, "card-local": 6144}
+LARGEST = {"card": 6144, "card-local": 6144, "gpu": 6144}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -575,7 +578,7 @@ def test_foreign_arrays(backend: Backend, small: Modulus) -> None:
 
 def test_protocol(backend: Backend) -> None:
     assert isinstance(backend, Backend)
-    assert backend.name in ("cpu", "card", "cards", "owner", "auto")
+    assert backend.name in ("cpu", "card", "cards", "gpu", "owner", "auto")
     facts = backend.describe()
     assert facts["name"] == backend.name
     assert facts["healthy"] is True

@@ -1,0 +1,183 @@
+"""The GPU backend without a GPU: its kernels on the CPU, behind CuPy's names.
+
+The kernels' own source is compiled by g++ over `lanes.hpp`, which runs a group of threads in
+lockstep. `FakeCupy` has the part of CuPy that `GpuDevice` uses, memory being the host's, so that all
+of the backend's Python runs. What does not run here: the inline assembly and shuffles of
+``_gpu_lanes.cuh`` (`residue_sim.gpu.ptx` runs those), CuPy, and anything that goes on at the same
+time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import subprocess
+import tempfile
+import weakref
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import as_file, files
+from pathlib import Path
+from types import SimpleNamespace
+
+from residue.backends._gpu import GpuBackend
+from residue.backends._gpu_build import Shape
+from residue.backends._gpu_device import GpuDevice
+
+__all__ = ["FakeCupy", "KernelFault", "emulated_gpu", "emulated_kernels", "kernels_alone"]
+
+
+class KernelFault(AssertionError):
+    """A value above its bound, or a carry chain that was interrupted."""
+
+
+def kernels_alone() -> str:
+    """The kernels without the device's lanes."""
+    source = files("residue.backends").joinpath("_gpu_kernels.cu")
+    return source.read_text(encoding="utf-8")
+
+
+@cache
+def emulated_kernels(shape: Shape, source: str | None = None, sanitize: bool = False) -> bytes:
+    """A shared library of the kernels, from `source` or the backend's own."""
+    with (
+        as_file(files("residue_sim.gpu").joinpath("lanes.hpp")) as lanes,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        text, library = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
+        text.write_text(kernels_alone() if source is None else source, encoding="utf-8")
+        options = [f"-DTHREADS={shape.threads}", f"-DLIMBS={shape.limbs}", "-include", str(lanes)]
+        options += ["-std=c++20", "-O1", "-march=native", "-Wall", "-Werror", "-Wno-psabi", "-shared", "-fPIC"]
+        if sanitize:
+            options += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+        command = ["g++", *options, str(text), "-o", str(library)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise KernelFault(done.stderr)
+        return library.read_bytes()
+
+
+class FakeCupy:
+    """What `GpuDevice` uses of CuPy, on the host's memory, which is full of rubbish at first.
+
+    Args:
+        processors: multiprocessors that the device says it has.
+        memory: bytes that it has.
+    """
+
+    def __init__(self, processors: int = 1, memory: int = 1 << 30) -> None:
+        self._limit = memory
+        self._properties = {
+            "name": b"emulated GPU",
+            "major": 7,
+            "minor": 0,
+            "multiProcessorCount": processors,
+            "maxThreadsPerMultiProcessor": 128,
+            "totalGlobalMem": memory,
+            "clockRate": 1,
+        }
+        self.launches: list[str] = []
+        self.memories: weakref.WeakSet[_Memory] = weakref.WeakSet()
+        self.cuda = SimpleNamespace(
+            runtime=SimpleNamespace(
+                getDeviceCount=lambda: 1, getDeviceProperties=lambda ordinal: self._properties
+            ),
+            Device=lambda ordinal: contextlib.nullcontext(),
+            Stream=_Stream,
+            Event=_Event,
+            Memory=self._memory,
+            MemoryPointer=_Pointer,
+            alloc_pinned_memory=self._memory,
+        )
+
+    def _memory(self, size: int) -> _Memory:
+        if size + sum(memory.size for memory in self.memories) > self._limit:
+            raise RuntimeError("cudaErrorMemoryAllocation: out of memory")
+        memory = _Memory(size)
+        self.memories.add(memory)
+        return memory
+
+    def RawModule(self, path: str) -> _Module:  # noqa: N802 - CuPy's name
+        """The kernels in a shared library."""
+        return _Module(path, self.launches)
+
+
+class _Memory:
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.bytes = ctypes.create_string_buffer(b"\xa5" * size, size)
+        self.ptr = ctypes.addressof(self.bytes)
+
+
+class _Pointer:
+    def __init__(self, memory: _Memory, offset: int) -> None:
+        self._memory = memory
+        self._offset = offset
+        self.ptr = memory.ptr + offset
+
+    def _checked(self, size: int) -> int:
+        if not 0 < size <= self._memory.size - self._offset:
+            raise KernelFault(f"{size} bytes at {self._offset} of {self._memory.size}")
+        return size
+
+    def copy_from_host_async(self, host: ctypes.c_void_p, size: int, stream: _Stream) -> None:
+        ctypes.memmove(self.ptr, host, self._checked(size))
+
+    def copy_to_host_async(self, host: ctypes.c_void_p, size: int, stream: _Stream) -> None:
+        ctypes.memmove(host, self.ptr, self._checked(size))
+
+    def copy_from_device_async(self, source: _Pointer, size: int, stream: _Stream) -> None:
+        ctypes.memmove(self.ptr, source.ptr, source._checked(self._checked(size)))
+
+    def memset_async(self, value: int, size: int, stream: _Stream) -> None:
+        ctypes.memset(self.ptr, value, self._checked(size))
+
+
+class _Stream:
+    def __init__(self, non_blocking: bool) -> None:
+        self.non_blocking = non_blocking
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+
+class _Event:
+    done = True
+
+    def __init__(self, disable_timing: bool) -> None: ...
+
+    def record(self, stream: _Stream) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+
+class _Module:
+    def __init__(self, path: str, launches: list[str]) -> None:
+        self._library = ctypes.CDLL(path)
+        self._library.failure.restype = ctypes.c_char_p
+        self._launches = launches
+
+    def get_function(self, name: str) -> Callable[..., None]:
+        kernel = self._library[name]
+
+        def launch(grid: tuple[int], block: tuple[int], args: tuple[int, ...]) -> None:
+            self._launches.append(name)
+            kernel(*map(ctypes.c_longlong, args))
+            if fault := self._library.failure():
+                raise KernelFault(f"{name}: {fault.decode()}")
+
+        return launch
+
+
+def emulated_gpu(
+    cupy: FakeCupy | None = None, *, source: str | None = None, threads: int | None = None
+) -> GpuBackend:
+    """The backend on an emulated device, with the kernels of `source` or its own."""
+
+    def compile_for(shape: Shape, arch: str) -> bytes:
+        return emulated_kernels(shape, source)
+
+    return GpuBackend(GpuDevice(cupy or FakeCupy(), 0, compile_for), threads=threads)
