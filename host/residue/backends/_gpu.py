@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from residue._limbs import from_limbs, to_limbs
 from residue._trace import note_operation
-from residue.backends._gpu_build import GROUPS, Shape, shape_for
+from residue.backends._gpu_build import GROUPS, Shape, largest_bits, shape_for
 from residue.backends._gpu_device import Buffer, GpuDevice
 from residue.backends._gpu_plans import (
     WIDEST,
@@ -127,6 +127,7 @@ class GpuBackend:
             "multiprocessors": device.processors,
             "clock_hz": device.clock_hz,
             "memory_bytes": device.memory_bytes,
+            "max_modulus_bits": largest_bits(self._threads),
             "healthy": not self._closed and not self._failed,
         }
 
@@ -370,9 +371,7 @@ class GpuBackend:
     def _numbers(self, modulus: Modulus, count: int) -> Buffer:
         return self.device.allocate(max(1, count) * 4 * self._shape(modulus).words)
 
-    def _launch(
-        self, modulus: Modulus, kernel: str, count: int, *arguments: Buffer | int
-    ) -> None:
+    def _launch(self, modulus: Modulus, kernel: str, count: int, *arguments: Buffer | int) -> None:
         self.device.launch(self._shape(modulus), kernel, count, *arguments)
 
     def _enter(self, modulus: Modulus, values: Limbs) -> GpuArray:

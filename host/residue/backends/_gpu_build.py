@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -17,13 +18,24 @@ from numpy.typing import NDArray
 
 from residue.errors import BackendError
 
-__all__ = ["GROUPS", "Shape", "compile_kernels", "kernel_source", "shape_for"]
+__all__ = [
+    "GROUPS",
+    "Resources",
+    "Shape",
+    "compile_kernels",
+    "kernel_names",
+    "kernel_resources",
+    "kernel_source",
+    "largest_bits",
+    "shape_for",
+]
 
 GROUPS = (4, 8, 16, 32)
 """Threads that may share a number: parts of a warp, so that they exchange words by shuffles."""
 
 _LIMBS_BY_SIZE = 8  # most limbs a thread has where the size chooses the group
 _MOST_LIMBS = 16  # what registers hold without spills, about: five times as many, and 30
+_OLD_ARCHITECTURE = "nvrtc: warning: Architectures prior to"
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,7 @@ class Shape:
         return self.threads * self.limbs
 
     def spread(self, values: list[int]) -> NDArray[np.uint32]:
-        """``(n, words) uint32``: integers below ``2 ** (32 * words)`` in the order of the memory."""
+        """``(n, words) uint32``: integers below ``2 ** (32 * words)`` in memory order."""
         raw = b"".join(value.to_bytes(4 * self.words, "little") for value in values)
         plain = np.frombuffer(raw, "<u4").reshape(-1, self.threads, self.limbs)
         return np.ascontiguousarray(plain.transpose(0, 2, 1)).reshape(-1, self.words)
@@ -62,13 +74,17 @@ def shape_for(bits: int, threads: int | None = None) -> Shape:
         BackendError: no group, or not this one, holds so large a number.
     """
     words = -(-bits // 32)
-    most = _MOST_LIMBS if threads else _LIMBS_BY_SIZE
     for group in (threads,) if threads else GROUPS:
         limbs = -(-words // (2 * group)) * 2
-        if limbs <= most:
+        if limbs <= (_MOST_LIMBS if threads else _LIMBS_BY_SIZE):
             return Shape(group, limbs)
-    limit = 32 * most * (threads or GROUPS[-1])
+    limit = largest_bits(threads)
     raise BackendError(f"a modulus of {bits} bits is too large: this GPU backend takes {limit}")
+
+
+def largest_bits(threads: int | None = None) -> int:
+    """Bits of the largest modulus that `shape_for` finds a shape for."""
+    return 32 * (threads * _MOST_LIMBS if threads else GROUPS[-1] * _LIMBS_BY_SIZE)
 
 
 @cache
@@ -77,6 +93,12 @@ def kernel_source() -> str:
     folder = files("residue.backends")
     names = ("_gpu_lanes.cuh", "_gpu_kernels.cu")
     return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
+
+
+@cache
+def kernel_names() -> tuple[str, ...]:
+    """The kernels in there."""
+    return tuple(re.findall(r"^KERNEL (\w+)", kernel_source(), re.MULTILINE))
 
 
 def compile_kernels(
@@ -93,25 +115,50 @@ def compile_kernels(
     Raises:
         BackendError: NVRTC is not installed, or the source has errors or warnings: its log.
     """
+    if ptx:
+        return _compile(shape, arch.replace("sm_", "compute_"), source, "PTX")[0]
+    return _compile(shape, arch, source, "CUBIN")[0]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one kernel takes of a multiprocessor: registers a thread, bytes that do not fit them."""
+
+    registers: int
+    spilled: int
+
+
+def kernel_resources(shape: Shape, arch: str) -> dict[str, Resources]:
+    """Kernel -> what the assembler in NVRTC says of it. Raises what `compile_kernels` does."""
+    _, lines = _compile(shape, arch, None, "CUBIN", "--ptxas-options=-v")
+    found = re.findall(
+        r"entry function '(\w+)'.*?(\d+) bytes spill stores.*?Used (\d+) registers",
+        "\n".join(lines),
+        re.DOTALL,
+    )
+    return {name: Resources(int(registers), int(spilled)) for name, spilled, registers in found}
+
+
+def _compile(
+    shape: Shape, arch: str, source: str | None, what: str, *more: str
+) -> tuple[bytes, list[str]]:
+    """What NVRTC makes of the source, and the assembler's lines of its log."""
     nvrtc = _nvrtc()
     text = kernel_source() if source is None else source
     program = ctypes.c_void_p()
     arguments = [ctypes.byref(program), text.encode(), b"residue.cu", 0, None, None]
     _call(nvrtc, "CreateProgram", *arguments)
     try:
-        kind = arch.replace("sm_", "compute_") if ptx else arch
-        options = [
-            f"--gpu-architecture={kind}",
-            "--std=c++17",
-            f"-DTHREADS={shape.threads}",
-            f"-DLIMBS={shape.limbs}",
-        ]
+        options = [f"--gpu-architecture={arch}", "--std=c++17", *more]
+        options += [f"-DTHREADS={shape.threads}", f"-DLIMBS={shape.limbs}"]
         encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         failed = nvrtc.nvrtcCompileProgram(program, len(options), encoded)
-        log = _result(nvrtc, program, "ProgramLog").rstrip(b"\0").decode().strip()
+        lines = _result(nvrtc, program, "ProgramLog").rstrip(b"\0").decode().splitlines()
+        log = [x for x in lines if x and not x.startswith(("ptxas ", _OLD_ARCHITECTURE))]
         if failed or log:
-            raise BackendError(f"NVRTC does not accept the GPU kernels for {kind}: {log or failed}")
-        return _result(nvrtc, program, "PTX" if ptx else "CUBIN")
+            text = "\n".join(log) or f"status {failed}"
+            raise BackendError(f"NVRTC does not accept the GPU kernels for {arch}: {text}")
+        return _result(nvrtc, program, what), lines
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 

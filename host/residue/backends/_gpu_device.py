@@ -10,14 +10,15 @@ import tempfile
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from residue.backends._gpu_build import Shape, compile_kernels
+from residue.backends._gpu_build import Shape, compile_kernels, kernel_names
+from residue.card._memory import DeviceMemoryError
 from residue.errors import BackendError, DeviceError
 
 __all__ = ["Buffer", "GpuDevice", "open_device"]
@@ -83,7 +84,7 @@ class GpuDevice:
                 self._stream = cupy.cuda.Stream(non_blocking=True)
         self._free: defaultdict[int, list[Any]] = defaultdict(list)
         self._staging: deque[tuple[Any, Any, int]] = deque()  # event, memory, bytes in use
-        self._modules: dict[Shape, Any] = {}
+        self._kernels: dict[Shape, dict[str, Any]] = {}
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -101,7 +102,7 @@ class GpuDevice:
     # ------------------------------------------------------------------------------------- memory
 
     def allocate(self, size: int) -> Buffer:
-        """`size` bytes with anything in them. `BackendError` where the device has no more."""
+        """`size` bytes with anything in them. `DeviceMemoryError` where the device has no more."""
         rounded = _round(size)
         free = self._free[rounded]
         if free:
@@ -115,7 +116,7 @@ class GpuDevice:
                 try:
                     memory = self._cupy.cuda.Memory(rounded)
                 except RuntimeError as error:
-                    raise BackendError(
+                    raise DeviceMemoryError(
                         f"GPU {self.ordinal} has no {size} bytes left: drop arrays or use smaller "
                         "batches"
                     ) from error
@@ -197,21 +198,19 @@ class GpuDevice:
         """Queue ``kernel(*arguments, count)`` over `count` numbers."""
         if not count:
             return
-        module = self._modules.get(shape)
-        if module is None:
-            module = self._modules[shape] = self._load(shape)
+        if shape not in self._kernels:
+            self._kernels[shape] = self._load(shape)
         values = tuple(a.address if isinstance(a, Buffer) else int(a) for a in arguments)
         blocks = self.slots(shape, count) * shape.threads // _BLOCK
-        module.get_function(kernel)((blocks,), (_BLOCK,), (*values, count))
+        self._kernels[shape][kernel]((blocks,), (_BLOCK,), (*values, count))
 
-    def _load(self, shape: Shape) -> Any:
+    def _load(self, shape: Shape) -> dict[str, Any]:
         arch = "sm_{}{}".format(*self.capability)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "kernels.cubin")
             path.write_bytes(self._compile(shape, arch))
             module = self._cupy.RawModule(path=str(path))
-            module.get_function("mul")  # loaded now
-        return module
+            return {name: module.get_function(name) for name in kernel_names()}
 
     def record(self) -> Any:
         """An event: `wait` for it waits for what is queued so far."""
@@ -236,7 +235,7 @@ def _round(size: int) -> int:
 
 
 def _host_view(pinned: Any, size: int) -> NDArray[np.uint8]:
-    return np.frombuffer((ctypes.c_uint8 * size).from_address(int(pinned.ptr)), np.uint8)
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(int(pinned.ptr)))
 
 
 def open_device(ordinal: int = 0) -> GpuDevice:

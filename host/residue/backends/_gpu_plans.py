@@ -26,7 +26,7 @@ WIDEST = 7
 _PIECE = 16  # factors that one group multiplies in a row
 
 
-# --- moduli: N, R^2 mod N, R mod N, and -1/N mod 2^32 for each thread ------------------------------
+# --- moduli: N, R^2 mod N, R mod N, and -1/N mod 2^32 for each thread -----------------------------
 
 
 def block_words(shape: Shape) -> int:

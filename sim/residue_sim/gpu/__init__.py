@@ -1,10 +1,10 @@
 """The GPU backend without a GPU: its kernels on the CPU, behind CuPy's names.
 
 The kernels' own source is compiled by g++ over `lanes.hpp`, which runs a group of threads in
-lockstep. `FakeCupy` has the part of CuPy that `GpuDevice` uses, memory being the host's, so that all
-of the backend's Python runs. What does not run here: the inline assembly and shuffles of
-``_gpu_lanes.cuh`` (`residue_sim.gpu.ptx` runs those), CuPy, and anything that goes on at the same
-time.
+lockstep (`emulated_gpu`), or by NVRTC to PTX, inline assembly and shuffles included, which
+`residue_sim.gpu.ptx` interprets (`interpreted_gpu`). `FakeCupy` has the part of CuPy that the
+backend uses, memory being the host's, so that all of the backend's Python runs. What runs nowhere
+here: machine code, CuPy itself, and several things at the same time.
 """
 
 from __future__ import annotations
@@ -20,15 +20,23 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from residue.backends._gpu import GpuBackend
-from residue.backends._gpu_build import Shape
+from residue.backends._gpu_build import Shape, compile_kernels
 from residue.backends._gpu_device import GpuDevice
+from residue_sim.gpu import ptx
+from residue_sim.gpu._fault import KernelFault
 
-__all__ = ["FakeCupy", "KernelFault", "emulated_gpu", "emulated_kernels", "kernels_alone"]
-
-
-class KernelFault(AssertionError):
-    """A value above its bound, or a carry chain that was interrupted."""
+__all__ = [
+    "FakeCupy",
+    "KernelFault",
+    "emulated_gpu",
+    "emulated_kernels",
+    "interpreted_gpu",
+    "kernels_alone",
+]
 
 
 def kernels_alone() -> str:
@@ -38,7 +46,7 @@ def kernels_alone() -> str:
 
 
 @cache
-def emulated_kernels(shape: Shape, source: str | None = None, sanitize: bool = False) -> bytes:
+def emulated_kernels(shape: Shape, source: str | None = None) -> bytes:
     """A shared library of the kernels, from `source` or the backend's own."""
     with (
         as_file(files("residue_sim.gpu").joinpath("lanes.hpp")) as lanes,
@@ -47,11 +55,10 @@ def emulated_kernels(shape: Shape, source: str | None = None, sanitize: bool = F
         text, library = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
         text.write_text(kernels_alone() if source is None else source, encoding="utf-8")
         options = [f"-DTHREADS={shape.threads}", f"-DLIMBS={shape.limbs}", "-include", str(lanes)]
-        options += ["-std=c++20", "-O1", "-march=native", "-Wall", "-Werror", "-Wno-psabi", "-shared", "-fPIC"]
-        if sanitize:
-            options += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+        options += ["-std=c++20", "-O1", "-march=native", "-shared", "-fPIC"]
+        options += ["-Wall", "-Werror", "-Wno-psabi"]
         command = ["g++", *options, str(text), "-o", str(library)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode:
             raise KernelFault(done.stderr)
         return library.read_bytes()
@@ -97,16 +104,25 @@ class FakeCupy:
         self.memories.add(memory)
         return memory
 
-    def RawModule(self, path: str) -> _Module:  # noqa: N802 - CuPy's name
-        """The kernels in a shared library."""
-        return _Module(path, self.launches)
+    def RawModule(self, path: str) -> _Library | _Ptx:  # noqa: N802 - CuPy's name
+        """The kernels in a shared library, or as PTX."""
+        start = Path(path).read_bytes()[:4]
+        return _Library(path, self.launches) if start == b"\x7fELF" else _Ptx(path, self)
+
+    def words(self, address: int, size: int) -> NDArray[np.uint32]:
+        """Device memory; `KernelFault` where it is not all in one piece that is allocated."""
+        for memory in self.memories:
+            if memory.ptr <= address and address + size <= memory.ptr + memory.size:
+                start = address - memory.ptr
+                return memory.words[start // 4 : (start + size) // 4]
+        raise KernelFault(f"{size} bytes at {address:#x} are nobody's")
 
 
 class _Memory:
     def __init__(self, size: int) -> None:
         self.size = size
-        self.bytes = ctypes.create_string_buffer(b"\xa5" * size, size)
-        self.ptr = ctypes.addressof(self.bytes)
+        self.words = np.full(-(-size // 4), 0xA5A5A5A5, np.uint32)
+        self.ptr = self.words.ctypes.data
 
 
 class _Pointer:
@@ -154,7 +170,7 @@ class _Event:
     def synchronize(self) -> None: ...
 
 
-class _Module:
+class _Library:
     def __init__(self, path: str, launches: list[str]) -> None:
         self._library = ctypes.CDLL(path)
         self._library.failure.restype = ctypes.c_char_p
@@ -170,6 +186,32 @@ class _Module:
                 raise KernelFault(f"{name}: {fault.decode()}")
 
         return launch
+
+
+class _Ptx:
+    def __init__(self, path: str, cupy: FakeCupy) -> None:
+        self._programs = ptx.parse(Path(path).read_bytes().rstrip(b"\0").decode())
+        self._cupy = cupy
+
+    def get_function(self, name: str) -> Callable[..., None]:
+        program = self._programs[name]
+
+        def launch(grid: tuple[int], block: tuple[int], args: tuple[int, ...]) -> None:
+            self._cupy.launches.append(name)
+            ptx.run(program, grid[0], block[0], args, self._cupy.words)
+
+        return launch
+
+
+def interpreted_gpu(
+    cupy: FakeCupy | None = None, *, arch: str = "sm_70", threads: int | None = None
+) -> GpuBackend:
+    """The backend on an interpreter of the PTX that NVRTC makes for `arch`."""
+
+    def compile_for(shape: Shape, _: str) -> bytes:
+        return compile_kernels(shape, arch, ptx=True)
+
+    return GpuBackend(GpuDevice(cupy or FakeCupy(), 0, compile_for), threads=threads)
 
 
 def emulated_gpu(
