@@ -97,7 +97,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             (name, bits) for name in MAKERS for bits in SIZES if name != "board" or bits < 2048
         ]
         pairs += LARGEST.items()
-        metafunc.parametrize(("backend", "modulus"), pairs, indirect=True, scope="module")
+        long = [pytest.mark.full]
+        cases = [
+            pytest.param(name, bits, marks=long if name == "gpu" and bits > 2048 else [])
+            for name, bits in pairs
+        ]
+        metafunc.parametrize(("backend", "modulus"), cases, indirect=True, scope="module")
     elif "backend" in metafunc.fixturenames:
         metafunc.parametrize("backend", MAKERS, indirect=True, scope="module")
 

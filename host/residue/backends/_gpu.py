@@ -62,6 +62,7 @@ class GpuArray:
         self._event = backend.device.record()
         self.buffer = buffer
         self.combs: dict[int, Buffer] = {}  # of an array of one: exponent bits -> comb table
+        backend.arrays.add(self)
 
     @property
     def backend(self) -> GpuBackend:
@@ -103,7 +104,7 @@ class GpuBackend:
         self.device = device
         self._threads = threads
         self._blocks: dict[tuple[int, Shape], Buffer] = {}  # moduli, as the kernels read them
-        self._with_combs: weakref.WeakSet[GpuArray] = weakref.WeakSet()
+        self.arrays: weakref.WeakSet[GpuArray] = weakref.WeakSet()
         self._stats: dict[str, OperationStats] = {}
         self._lock = threading.RLock()
         self._process = os.getpid()
@@ -320,18 +321,19 @@ class GpuBackend:
             self._erase()
 
     def close(self) -> None:
-        """Erase what `clear_secrets` does; operations raise `BackendError` from now on."""
+        """Erase arrays too; operations raise `BackendError` from now on."""
         if not self._closed:
             try:
                 with self._guard():
+                    for array in list(self.arrays):
+                        self.device.erase(array.buffer)
                     self._erase()
             finally:
                 self._closed = True
 
     def _erase(self) -> None:
-        for array in list(self._with_combs):
+        for array in list(self.arrays):
             array.combs.clear()
-        self._with_combs.clear()
         self._blocks.clear()
         self.device.erase_free()
 
@@ -447,7 +449,6 @@ class GpuBackend:
             steps = table.address + size
             self._launch(modulus, "fill", rows, table, steps, 1 << window, window, block)
             base.combs[bits] = table
-            self._with_combs.add(base)
         return base.combs[bits]
 
     def _prod(self, modulus: Modulus, x: Buffer, index: Index, offsets: Index) -> Buffer:

@@ -14,7 +14,7 @@ typedef long long i64;
 typedef u32 word;
 
 #define FN __device__ __forceinline__
-#define KERNEL extern "C" __global__ void __launch_bounds__(128)
+#define KERNEL extern "C" __global__ void __launch_bounds__(128, 4)
 #define UNROLL _Pragma("unroll")
 #define ROLLED _Pragma("unroll 1")
 #define CHECK_AT_MOST(x, bound)

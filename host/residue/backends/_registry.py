@@ -34,10 +34,11 @@ def get_backend(name: str = "auto") -> Backend:
     Args:
         name: ``cpu``; ``gpu``, the first CUDA device, or ``gpu:N``; ``card``, the first board that
             `pynq` finds; ``card:ADDRESS``, a board that serves PYNQ.remote there; ``auto``, the
-            first healthy card, else the CPU. ``auto:ADDRESS`` names the card. ``cards:ADDRESS`` spreads batches over all cards of
-            that board (``cards``: of the first one), ``cards:ADDRESS,ADDRESS,...`` over those of
-            several; an address that ends in ``#N`` stands for card N alone. ``owner:PATH`` is the
-            device of the process that serves this socket (``residue card serve``).
+            first healthy card, else the CPU. ``auto:ADDRESS`` names the card. ``cards:ADDRESS``
+            spreads batches over all cards of that board (``cards``: of the first one),
+            ``cards:ADDRESS,ADDRESS,...`` over those of several; an address that ends in ``#N``
+            stands for card N alone. ``owner:PATH`` is the device of the process that serves this
+            socket (``residue card serve``).
             ``auto:cards:...``, ``auto:owner:...`` and ``auto:gpu:...`` fall back to the CPU from
             there. Names of one card, or of one GPU, share it.
 

@@ -67,6 +67,8 @@ def emulated_kernels(shape: Shape, source: str | None = None) -> bytes:
 class FakeCupy:
     """What `GpuDevice` uses of CuPy, on the host's memory, which is full of rubbish at first.
 
+    `launches` are the kernels that were run, each with what `ptx.run` says of it, or nothing.
+
     Args:
         processors: multiprocessors that the device says it has.
         memory: bytes that it has.
@@ -74,6 +76,7 @@ class FakeCupy:
 
     def __init__(self, processors: int = 1, memory: int = 1 << 30) -> None:
         self._limit = memory
+        self._count = 0
         self._properties = {
             "name": b"emulated GPU",
             "major": 7,
@@ -83,7 +86,7 @@ class FakeCupy:
             "totalGlobalMem": memory,
             "clockRate": 1,
         }
-        self.launches: list[str] = []
+        self.launches: list[tuple[str, bytes]] = []
         self.memories: weakref.WeakSet[_Memory] = weakref.WeakSet()
         self.cuda = SimpleNamespace(
             runtime=SimpleNamespace(
@@ -100,7 +103,8 @@ class FakeCupy:
     def _memory(self, size: int) -> _Memory:
         if size + sum(memory.size for memory in self.memories) > self._limit:
             raise RuntimeError("cudaErrorMemoryAllocation: out of memory")
-        memory = _Memory(size)
+        self._count += 1
+        memory = _Memory(size, self._count)
         self.memories.add(memory)
         return memory
 
@@ -109,18 +113,22 @@ class FakeCupy:
         start = Path(path).read_bytes()[:4]
         return _Library(path, self.launches) if start == b"\x7fELF" else _Ptx(path, self)
 
-    def words(self, address: int, size: int) -> NDArray[np.uint32]:
-        """Device memory; `KernelFault` where it is not all in one piece that is allocated."""
+    def allocation(self, address: int) -> tuple[NDArray[np.uint32], int, int]:
+        """The words of the allocation that has `address`, where it begins, and its number.
+
+        Raises:
+            KernelFault: the address is in none.
+        """
         for memory in self.memories:
-            if memory.ptr <= address and address + size <= memory.ptr + memory.size:
-                start = address - memory.ptr
-                return memory.words[start // 4 : (start + size) // 4]
-        raise KernelFault(f"{size} bytes at {address:#x} are nobody's")
+            if memory.ptr <= address < memory.ptr + memory.size:
+                return memory.words, memory.ptr, memory.number
+        raise KernelFault(f"the address {address:#x} is nobody's")
 
 
 class _Memory:
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, number: int) -> None:
         self.size = size
+        self.number = number
         self.words = np.full(-(-size // 4), 0xA5A5A5A5, np.uint32)
         self.ptr = self.words.ctypes.data
 
@@ -171,7 +179,7 @@ class _Event:
 
 
 class _Library:
-    def __init__(self, path: str, launches: list[str]) -> None:
+    def __init__(self, path: str, launches: list[tuple[str, bytes]]) -> None:
         self._library = ctypes.CDLL(path)
         self._library.failure.restype = ctypes.c_char_p
         self._launches = launches
@@ -180,7 +188,7 @@ class _Library:
         kernel = self._library[name]
 
         def launch(grid: tuple[int], block: tuple[int], args: tuple[int, ...]) -> None:
-            self._launches.append(name)
+            self._launches.append((name, b""))
             kernel(*map(ctypes.c_longlong, args))
             if fault := self._library.failure():
                 raise KernelFault(f"{name}: {fault.decode()}")
@@ -197,21 +205,30 @@ class _Ptx:
         program = self._programs[name]
 
         def launch(grid: tuple[int], block: tuple[int], args: tuple[int, ...]) -> None:
-            self._cupy.launches.append(name)
-            ptx.run(program, grid[0], block[0], args, self._cupy.words)
+            seen = ptx.run(program, grid[0], block[0], args, self._cupy.allocation)
+            self._cupy.launches.append((name, seen))
 
         return launch
 
 
 def interpreted_gpu(
-    cupy: FakeCupy | None = None, *, arch: str = "sm_70", threads: int | None = None
+    cupy: FakeCupy | None = None,
+    *,
+    arch: str = "sm_70",
+    source: str | None = None,
+    threads: int | None = None,
 ) -> GpuBackend:
-    """The backend on an interpreter of the PTX that NVRTC makes for `arch`."""
+    """The backend on an interpreter of the PTX that NVRTC makes of the kernels for `arch`."""
 
     def compile_for(shape: Shape, _: str) -> bytes:
-        return compile_kernels(shape, arch, ptx=True)
+        return _ptx_of(shape, arch, source)
 
     return GpuBackend(GpuDevice(cupy or FakeCupy(), 0, compile_for), threads=threads)
+
+
+@cache
+def _ptx_of(shape: Shape, arch: str, source: str | None) -> bytes:
+    return compile_kernels(shape, arch, source=source, ptx=True)
 
 
 def emulated_gpu(

@@ -8,8 +8,9 @@ as are accesses outside the device's memory and a carry that crosses a branch.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +22,8 @@ from residue_sim.gpu._fault import KernelFault
 __all__ = ["Program", "parse", "run"]
 
 Lanes = NDArray[Any]
-Memory = Callable[[int, int], NDArray[np.uint32]]
-"""(first address, bytes) -> the 32-bit words there."""
+Memory = Callable[[int], tuple[NDArray[np.uint32], int, int]]
+"""address -> the allocation that has it: 32-bit words, address of the first, a number for it."""
 
 _WARP = 32
 _COMPARE: dict[str, Callable[..., Lanes]] = {
@@ -73,11 +74,18 @@ def parse(text: str) -> dict[str, Program]:
 
 def run(
     program: Program, blocks: int, threads: int, arguments: tuple[int, ...], memory: Memory
-) -> None:
-    """Launch the kernel, its warps one after the other."""
+) -> bytes:
+    """Launch the kernel, its warps one after the other.
+
+    Returns:
+        a digest of what an observer could see: which instructions were run, by which lanes, and
+        which words were accessed.
+    """
+    seen = hashlib.blake2b()
     for block in range(blocks):
         for first in range(0, threads, _WARP):
-            _Warp(program, (block, blocks, threads, first), arguments, memory).run()
+            _Warp(program, (block, blocks, threads, first), arguments, memory, seen).run()
+    return seen.digest()
 
 
 class _Warp:
@@ -87,11 +95,13 @@ class _Warp:
         place: tuple[int, int, int, int],
         arguments: tuple[int, ...],
         memory: Memory,
+        seen: hashlib.blake2b,
     ) -> None:
         block, blocks, threads, first = place
         self._program = program
         self._arguments = arguments
         self._memory = memory
+        self._seen = seen
         self._lane = np.arange(_WARP, dtype=np.uint32)
         self._registers: dict[str, Lanes] = {
             "%tid.x": self._lane + np.uint32(first),
@@ -108,6 +118,7 @@ class _Warp:
         code, end = self._program.code, len(self._program.code)
         while (at := int(self._at.min())) < end:
             self._active = self._at == at
+            self._seen.update(at.to_bytes(4, "little") + self._active.tobytes())
             guard, opcode, operands = code[at]
             taken = self._active
             if guard:
@@ -129,8 +140,9 @@ class _Warp:
     def _step(self, kind: str, modes: list[str], operands: list[str]) -> None:
         target, *sources = operands
         if kind == "st":
-            words, places = self._words(self._address(target), 4)
-            words[places[self._active]] = self._value(sources[0], "u32")[self._active]
+            value = self._value(sources[0], "u32")
+            for words, lanes, places in self._places(self._address(target), 4):
+                words[places] = value[lanes]
         elif kind == "ld":
             self._load(modes, target, sources[0])
         elif kind == "shfl":
@@ -243,25 +255,34 @@ class _Warp:
             number = int(source.strip("[]").rsplit("_", 1)[1])
             self._assign(target, _same(self._arguments[number] % (1 << 64), np.uint64))
             return
-        address, size = self._address(source), 8 if modes[-1].endswith("64") else 4
-        words, places = self._words(address, size)
-        value = words[places]
-        if size == 8:
-            value = value.astype(np.uint64) | words[places + 1].astype(np.uint64) << np.uint64(32)
+        size = 8 if modes[-1].endswith("64") else 4
+        value = np.zeros(_WARP, f"<u{size}")
+        for words, lanes, places in self._places(self._address(source), size):
+            value[lanes] = words[places]
+            if size == 8:
+                value[lanes] |= words[places + 1].astype(np.uint64) << np.uint64(32)
         self._assign(target, value)
 
     def _address(self, operand: str) -> Lanes:
         name, _, offset = operand.strip("[]").partition("+")
         return self._registers[name].view(np.uint64) + np.uint64(int(offset or 0) % (1 << 64))
 
-    def _words(self, address: Lanes, size: int) -> tuple[NDArray[np.uint32], Lanes]:
-        """The memory that the active lanes span, and where in it each lane's word is."""
-        used = address[self._active]
-        if (used % size).any():
-            raise KernelFault("an access that is not aligned")
-        first = int(used.min())
-        places = np.where(self._active, address - np.uint64(first), 0) // 4
-        return self._memory(first, int(used.max()) + size - first), places
+    def _places(
+        self, address: Lanes, size: int
+    ) -> Iterator[tuple[NDArray[np.uint32], NDArray[np.intp], Lanes]]:
+        """Allocations that the active lanes access: words, those lanes, the words they access."""
+        left = np.flatnonzero(self._active)
+        while len(left):
+            words, base, number = self._memory(int(address[left[0]]))
+            offset = address[left] - np.uint64(base)  # huge where it is below
+            there = offset < words.nbytes
+            if (offset[there] % np.uint64(size)).any():
+                raise KernelFault("an access that is not aligned")
+            places = (offset[there] // np.uint64(4)).astype(np.int64)
+            self._seen.update(number.to_bytes(4, "little") + left[there].tobytes())
+            self._seen.update(places.tobytes())
+            yield words, left[there], places
+            left = left[~there]
 
     # ------------------------------------------------------------------------------------ registers
 
