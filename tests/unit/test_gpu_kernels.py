@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
-from typing import Any
 
 import gmpy2
 import numpy as np
@@ -29,12 +27,8 @@ from residue.backends._gpu_build import (
 )
 from residue.backends._gpu_plans import cut
 from residue.errors import BackendError
-from residue_sim.gpu import (
-    FakeCupy,
-    emulated_gpu,
-    interpreted_gpu,
-    kernels_alone,
-)
+from residue_sim.gpu import FakeCupy, emulated_gpu, interpreted_gpu, kernels_alone
+from residue_sim.gpu.machine_code import product_loop
 
 SHAPES = {
     512: Shape(4, 4),
@@ -97,9 +91,16 @@ def test_every_kernel_compiles(bits: int, arch: str) -> None:
     """To machine code, without a warning, with all of its words in registers."""
     resources = kernel_resources(SHAPES[bits], arch)
     assert sorted(resources) == sorted(kernel_names())
-    print(bits, arch, {name: each.registers for name, each in resources.items()})
     assert {name for name, each in resources.items() if each.spilled} == set()
     assert max(each.registers for each in resources.values()) <= 128
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("arch", ARCHS)
+def test_halves_of_products_are_one_instruction(arch: str) -> None:
+    """A step multiplies each limb twice; mad.lo and madc.hi of a pair become one instruction."""
+    shape = SHAPES[2048]
+    assert product_loop(shape, arch).wide == 2 * shape.limbs**2
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,15 @@ def _moduli(words: int) -> list[int]:
     return [(1 << bits) - 1, (1 << (bits - 1)) + 1, rng.getrandbits(bits) | 1 | 1 << (bits - 1)]
 
 
+def _pairs(modulus: int, count: int) -> list[tuple[int, int]]:
+    """Operands for products; among them those of a product of 0, which no factor is."""
+    rng, edges = random.Random(count), _edges(modulus)
+    pairs = [(rng.choice(edges), rng.choice(edges)) for _ in range(count)]
+    if modulus % 3 == 0:
+        pairs[0] = (3, modulus // 3)
+    return [*pairs, (modulus - 1, modulus - 1)]
+
+
 def _check_products(backend: GpuBackend, modulus: int, pairs: list[tuple[int, int]]) -> None:
     known = backend.register(modulus)
     xs, ys = (
@@ -161,7 +171,7 @@ def _check_products(backend: GpuBackend, modulus: int, pairs: list[tuple[int, in
     assert got == [x * y % modulus for x, y in pairs]
 
 
-def _groups(*quick: int) -> Any:
+def _groups(*quick: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         "threads",
         [pytest.param(g, marks=[] if g in quick else pytest.mark.full) for g in GROUPS],
@@ -170,34 +180,26 @@ def _groups(*quick: int) -> Any:
 
 @_groups(16, 32)  # the conformance suite and the mutants' original have the others
 def test_products_of_edges(threads: int) -> None:
-    """All pairs of them, by groups of each size, on the CPU."""
+    """By groups of each size, on the CPU."""
     backend = emulated_gpu(threads=threads)
     for modulus in _moduli(2 * threads):
-        edges = _edges(modulus)
-        chosen = edges if threads < 16 else random.Random(1).sample(edges, 20)
-        _check_products(backend, modulus, list(itertools.product(chosen, repeat=2)))
+        _check_products(backend, modulus, _pairs(modulus, 400))
 
 
 @_groups(8, 32)
 def test_products_as_ptx(threads: int) -> None:
     """What NVRTC makes of the inline assembly and the shuffles gives the same."""
     backend = interpreted_gpu(threads=threads)
-    groups = 32 // threads
     for modulus in _moduli(2 * threads)[: 3 if threads < 16 else 1]:
-        edges = _edges(modulus)
-        rng = random.Random(threads)
-        pairs = [(rng.choice(edges), rng.choice(edges)) for _ in range(4 * groups - 1)]
-        _check_products(backend, modulus, [(modulus - 1, modulus - 1), *pairs])
+        _check_products(backend, modulus, _pairs(modulus, 128 // threads))
 
 
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("bits", SHAPES)
 @pytest.mark.full
 def test_products_as_ptx_at_size(bits: int, arch: str) -> None:
-    edges = _edges(modulus := _moduli(bits // 32)[2])
-    rng = random.Random(bits)
-    pairs = [(rng.choice(edges), rng.choice(edges)) for _ in range(7)]
-    _check_products(interpreted_gpu(arch=arch), modulus, [(modulus - 1, modulus - 1), *pairs])
+    modulus = _moduli(bits // 32)[0]
+    _check_products(interpreted_gpu(arch=arch), modulus, _pairs(modulus, 7))
 
 
 @settings(max_examples=60, deadline=None)
@@ -333,7 +335,7 @@ LANE_MUTANTS = {
 QUICK_MUTANTS = {"no carry through a lane", "branch on a digit", "borrow lost"}
 
 
-def _mutants(table: dict[str, tuple[str, str]]) -> Any:
+def _mutants(table: dict[str, tuple[str, str]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         ("old", "new"),
         [
@@ -345,7 +347,7 @@ def _mutants(table: dict[str, tuple[str, str]]) -> Any:
 
 def _everything(backend: GpuBackend) -> None:
     for modulus in _moduli(8):
-        _check_products(backend, modulus, list(itertools.product(_edges(modulus), repeat=2))[-64:])
+        _check_products(backend, modulus, _pairs(modulus, 64))
     _operations(backend)
 
 
