@@ -22,6 +22,7 @@ from residue.backends._auto import AutoBackend
 from residue.backends._card import CardBackend
 from residue.backends._cards import CardsBackend
 from residue.backends._cpu import CpuBackend
+from residue.backends._gpus import GpusBackend
 from residue.backends._protocol import (
     SupportsMultiPowVar,
     SupportsPowModuli,
@@ -78,6 +79,7 @@ MAKERS: dict[str, Callable[[], Backend]] = {
     "board": lambda: CardBackend(InProcess(Board("small")), check_rate=0.0),
     # The GPU's kernels and all of its backend's Python, on the CPU; groups of 4 to 32 threads.
     "gpu": emulated_gpu,
+    "gpus": lambda: GpusBackend([emulated_gpu(), emulated_gpu(threads=16)], least=2),
     # A card's owner, large batches in slices; here a thread of this process.
     "owner": lambda: _Owned(_card("r21", check_rate=0.0)),
     "auto": lambda: AutoBackend(CpuBackend(workers=1), _card),
@@ -88,6 +90,8 @@ MAKERS: dict[str, Callable[[], Backend]] = {
 
 SIZES = [512, 1024, 2048, 4096]
 # Also the largest modulus of any card, where it has that many bits.
+# Sizes above these are for make test-full.
+_LONG = {"gpu": 2048, "gpus": 512}
 LARGEST = {"card": 6144, "card-local": 6144, "gpu": 6144}
 
 
@@ -99,7 +103,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pairs += LARGEST.items()
         long = [pytest.mark.full]
         cases = [
-            pytest.param(name, bits, marks=long if name == "gpu" and bits > 2048 else [])
+            pytest.param(name, bits, marks=long if _LONG.get(name, bits) < bits else [])
             for name, bits in pairs
         ]
         metafunc.parametrize(("backend", "modulus"), cases, indirect=True, scope="module")
@@ -202,7 +206,7 @@ def test_pow(backend: Backend, modulus: Modulus, bits: int) -> None:
 def test_pow_var(backend: Backend, small: Modulus) -> None:
     """Where a backend offers it, it gives what `pow` gives."""
     if not isinstance(backend, SupportsPowVar):
-        assert backend.name in ("card", "cards")
+        assert backend.name in ("card", "cards", "gpus")
         return
     xs, es = _values(small, 5), [0, 1, 2, 255, 77]
     result = backend.pow_var(_up(backend, small, xs), _limbs(es, 1), 8)
@@ -583,7 +587,7 @@ def test_foreign_arrays(backend: Backend, small: Modulus) -> None:
 
 def test_protocol(backend: Backend) -> None:
     assert isinstance(backend, Backend)
-    assert backend.name in ("cpu", "card", "cards", "gpu", "owner", "auto")
+    assert backend.name in ("cpu", "card", "cards", "gpu", "gpus", "owner", "auto")
     facts = backend.describe()
     assert facts["name"] == backend.name
     assert facts["healthy"] is True

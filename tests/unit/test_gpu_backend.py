@@ -14,6 +14,7 @@ from residue._limbs import from_limbs, to_limbs
 from residue.backends import DeviceFallbackWarning, Modulus, _registry, get_backend
 from residue.backends._gpu import GpuBackend
 from residue.backends._gpu_device import GpuDevice, open_device
+from residue.backends._gpus import GpusBackend
 from residue.card._memory import DeviceMemoryError
 from residue.errors import BackendError, CorruptResult, DeviceError
 from residue_sim.gpu import FakeCupy, emulated_gpu, emulated_kernels, kernels_alone
@@ -81,6 +82,31 @@ def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
         get_backend("gpu:7")
     with pytest.raises(BackendError, match="no backend is named 'gpu:x'"):
         get_backend("gpu:x")
+
+
+def test_names_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gpus` is all of them; each is the one that has a name of its own."""
+    monkeypatch.setattr(_registry, "_opened", {})
+    monkeypatch.setitem(sys.modules, "cupy", FakeCupy(devices=3))
+    every, some = get_backend("gpus"), get_backend("gpus:2,0")
+    assert isinstance(every, GpusBackend)
+    assert isinstance(some, GpusBackend)
+    assert every._gpus == [get_backend(f"gpu:{i}") for i in range(3)]
+    assert some._gpus == [get_backend("gpu:2"), get_backend("gpu")]
+    facts = some.describe()
+    assert (facts["gpus"], facts["multiprocessors"]) == (2, 2)
+    assert (facts["gpu_2"], facts["healthy"]) == ("emulated GPU, healthy", True)
+    get_backend("gpu:0").close()
+    assert (some.describe()["gpu_0"], some.describe()["healthy"]) == (
+        "emulated GPU, not healthy", False,
+    )  # fmt: skip
+    for name, message in (
+        ("gpus:1,1", "named once"),
+        ("gpus:3", "no GPU 3"),
+        ("gpus:x", "'gpu:x'"),
+    ):
+        with pytest.raises(BackendError, match=message):
+            get_backend(name)
 
 
 @pytest.mark.parametrize("there", [True, False])

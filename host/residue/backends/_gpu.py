@@ -21,6 +21,7 @@ from residue.backends._gpu_build import GROUPS, Shape, largest_bits, shape_for
 from residue.backends._gpu_device import Buffer, GpuDevice
 from residue.backends._gpu_plans import (
     WIDEST,
+    GpuMachine,
     PowerPlan,
     block_words,
     comb_window,
@@ -267,6 +268,11 @@ class GpuBackend:
             with self._count("inverse", x.modulus, len(x), 3 * max(0, len(x) - 1)):
                 out = self._inverse(x.modulus, x.buffer, len(x))
                 return GpuArray(self, x.modulus, out, len(x))
+
+    def machine(self, modulus: Modulus) -> GpuMachine:
+        """The device at work on a modulus. `BackendError` if that is too large."""
+        shape, processors = self._shape(modulus), self.device.processors
+        return GpuMachine(shape, processors, self.device.slots(shape) // processors)
 
     # ------------------------------------------------------------------------------- housekeeping
 

@@ -21,7 +21,7 @@ from residue.backends._gpu_build import Shape, compile_kernels, kernel_names
 from residue.card._memory import DeviceMemoryError
 from residue.errors import BackendError, DeviceError
 
-__all__ = ["Buffer", "GpuDevice", "open_device"]
+__all__ = ["Buffer", "GpuDevice", "count_devices", "open_device"]
 
 A = TypeVar("A", bound=np.generic)
 
@@ -245,8 +245,18 @@ def open_device(ordinal: int = 0) -> GpuDevice:
         BackendError: CuPy is not installed.
         DeviceError: there is no driver or no such device.
     """
+    return GpuDevice(_cupy(), ordinal)
+
+
+def count_devices() -> int:
+    """How many GPUs this machine has, at least one. Raises what `open_device` does."""
+    open_device()
+    return int(_cupy().cuda.runtime.getDeviceCount())
+
+
+def _cupy() -> Any:
     try:
         import cupy
     except ImportError as error:
         raise BackendError(f"a GPU needs CuPy: install residue[gpu] ({error})") from error
-    return GpuDevice(cupy, ordinal)
+    return cupy

@@ -11,6 +11,7 @@ from residue.backends._gpu_build import Shape
 
 __all__ = [
     "WIDEST",
+    "GpuMachine",
     "PowerPlan",
     "StrausPlan",
     "block_words",
@@ -119,6 +120,28 @@ def straus_plan(bases: int, outputs: int, bits: int, shape: Shape, slots: int) -
 
     window = min(range(1, WIDEST + 1), key=cost)
     return StrausPlan(window, share, shares, products(window))
+
+
+@dataclass(frozen=True)
+class GpuMachine:
+    """A GPU at work on a modulus, as `residue.backends._cards` plans with it.
+
+    Attributes:
+        shape: of the numbers.
+        rings: multiprocessors.
+        fill: groups that one of those holds at once.
+    """
+
+    shape: Shape
+    rings: int
+    fill: int
+
+    def multi_pow_plan(
+        self, bases: int, outputs: int, bits: int, *, buckets: bool
+    ) -> tuple[bool, int]:
+        """Never by buckets; and the window."""
+        plan = straus_plan(bases, outputs, bits, self.shape, self.rings * self.fill)
+        return False, plan.window
 
 
 # --- products -------------------------------------------------------------------------------------

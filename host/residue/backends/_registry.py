@@ -12,6 +12,7 @@ from residue.errors import BackendError
 
 if TYPE_CHECKING:
     from residue.backends._card import CardBackend
+    from residue.backends._gpu import GpuBackend
 
 __all__ = ["available_backends", "get_backend"]
 
@@ -32,15 +33,16 @@ def get_backend(name: str = "auto") -> Backend:
     """The backend of that name, opened at the first call and shared by later ones.
 
     Args:
-        name: ``cpu``; ``gpu``, the first CUDA device, or ``gpu:N``; ``card``, the first board that
-            `pynq` finds; ``card:ADDRESS``, a board that serves PYNQ.remote there; ``auto``, the
-            first healthy card, else the CPU. ``auto:ADDRESS`` names the card. ``cards:ADDRESS``
+        name: ``cpu``; ``gpu``, the first CUDA device, or ``gpu:N``; ``gpus``, one batch over all of
+            them, or over those of ``gpus:N,N,...``; ``card``, the first board that `pynq` finds;
+            ``card:ADDRESS``, a board that serves PYNQ.remote there; ``auto``, the first healthy
+            card, else the CPU. ``auto:ADDRESS`` names the card. ``cards:ADDRESS``
             spreads batches over all cards of that board (``cards``: of the first one),
             ``cards:ADDRESS,ADDRESS,...`` over those of several; an address that ends in ``#N``
             stands for card N alone. ``owner:PATH`` is the device of the process that serves this
-            socket (``residue card serve``).
-            ``auto:cards:...``, ``auto:owner:...`` and ``auto:gpu:...`` fall back to the CPU from
-            there. Names of one card, or of one GPU, share it.
+            socket (``residue card serve``). ``auto:cards:...``, ``auto:owner:...``,
+            ``auto:gpu:...`` and ``auto:gpus:...`` fall back to the CPU from there. Names of one
+            card, or of one GPU, share it.
 
     Raises:
         BackendError: no backend has that name, or what it needs is not installed.
@@ -74,7 +76,7 @@ def _open(name: str) -> Backend:
         from residue.card._pynq import board_in_sight
 
         def open_card() -> Backend:
-            named = address.partition(":")[0] in ("cards", "owner", "gpu")
+            named = address.partition(":")[0] in ("cards", "owner", "gpu", "gpus")
             name = address if named else f"card:{address}" if address else "card"
             card = get_backend(name)
             assert isinstance(card, SupportsSelfTest)
@@ -84,6 +86,12 @@ def _open(name: str) -> Backend:
         return AutoBackend(CpuBackend(), open_card if address or board_in_sight() else None)
     if name == "gpu":
         return get_backend("gpu:0")
+    if kind == "gpus":
+        from residue.backends._gpu_device import count_devices
+        from residue.backends._gpus import GpusBackend
+
+        numbers = address.split(",") if address else map(str, range(count_devices()))
+        return GpusBackend([_gpu(f"gpu:{number}") for number in numbers])
     if kind == "gpu" and address.isdecimal():
         from residue.backends._gpu import GpuBackend
         from residue.backends._gpu_device import open_device
@@ -104,8 +112,16 @@ def _open(name: str) -> Backend:
         return CpuBackend()
     raise BackendError(
         f"no backend is named {name!r}: use cpu, card, card:ADDRESS, cards:ADDRESS, gpu, gpu:N, "
-        "owner:PATH or auto"
+        "gpus, gpus:N,N, owner:PATH or auto"
     )
+
+
+def _gpu(name: str) -> GpuBackend:
+    from residue.backends._gpu import GpuBackend
+
+    gpu = get_backend(name)
+    assert isinstance(gpu, GpuBackend)
+    return gpu
 
 
 def _gpu_in_sight() -> bool:

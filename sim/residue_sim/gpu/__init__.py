@@ -70,18 +70,18 @@ class FakeCupy:
     `launches` are the kernels that were run, each with what `ptx.run` says of it, or nothing.
 
     Args:
-        processors: multiprocessors that the device says it has.
-        memory: bytes that it has.
+        memory: bytes that the devices have together.
+        devices: how many there are.
     """
 
-    def __init__(self, processors: int = 1, memory: int = 1 << 30) -> None:
+    def __init__(self, memory: int = 1 << 30, devices: int = 1) -> None:
         self._limit = memory
         self._count = 0
         self._properties = {
             "name": b"emulated GPU",
             "major": 7,
             "minor": 0,
-            "multiProcessorCount": processors,
+            "multiProcessorCount": 1,
             "maxThreadsPerMultiProcessor": 128,
             "totalGlobalMem": memory,
             "clockRate": 1,
@@ -90,7 +90,8 @@ class FakeCupy:
         self.memories: weakref.WeakSet[_Memory] = weakref.WeakSet()
         self.cuda = SimpleNamespace(
             runtime=SimpleNamespace(
-                getDeviceCount=lambda: 1, getDeviceProperties=lambda ordinal: self._properties
+                getDeviceCount=lambda: devices,
+                getDeviceProperties=lambda ordinal: self._properties,
             ),
             Device=lambda ordinal: contextlib.nullcontext(),
             Stream=_Stream,

@@ -207,7 +207,8 @@ class _Warp:
             return values[0] + values[1] if kind == "add" else values[0] - values[1]
         if kind == "mul" and modes[0] == "wide":
             wide = _dtype(dtype[0] + "64")
-            return values[0].astype(wide) * values[1].astype(wide)
+            product: Lanes = values[0].astype(wide) * values[1].astype(wide)
+            return product
         if kind in ("mul", "mad") and modes[0] == "lo":
             return values[0] * values[1] + (values[2] if kind == "mad" else 0)
         if kind in ("div", "rem") and (values[1][self._active] != 0).all():
