@@ -186,7 +186,7 @@ def test_products_of_edges(threads: int) -> None:
         _check_products(backend, modulus, _pairs(modulus, 400))
 
 
-@_groups(8, 32)
+@_groups(32)
 def test_products_as_ptx(threads: int) -> None:
     """What NVRTC makes of the inline assembly and the shuffles gives the same."""
     backend = interpreted_gpu(threads=threads)
@@ -222,7 +222,7 @@ def _operations(backend: GpuBackend) -> None:
     known = backend.register(modulus)
     rng = random.Random(5)
     xs = [0, 1, modulus - 1, *(rng.randrange(modulus) for _ in range(8))]
-    es = [0, 1, (1 << 40) - 1, *(rng.getrandbits(40) for _ in range(8))]
+    es = [0, 1, (1 << 34) - 1, *(rng.getrandbits(34) for _ in range(8))]
     a = backend.upload(known, to_limbs([mpz(x) for x in xs], known.limbs))
     e = np.array(es, np.uint64).reshape(-1, 1)
 
@@ -230,10 +230,10 @@ def _operations(backend: GpuBackend) -> None:
         return [int(v) for v in from_limbs(backend.download(array))]
 
     powers = [pow(x, k, modulus) for x, k in zip(xs, es, strict=True)]
-    assert down(backend.pow(a, e, 40)) == powers
-    assert down(backend.pow_var(a, e, 40)) == powers
+    assert down(backend.pow(a, e, 34)) == powers
+    assert down(backend.pow_var(a, e, 34)) == powers
     base = backend.take(a, np.array([4]))
-    assert down(backend.pow_fixed(base, e, 40)) == [pow(xs[4], k, modulus) for k in es]
+    assert down(backend.pow_fixed(base, e, 34)) == [pow(xs[4], k, modulus) for k in es]
 
     index, offsets = np.array([3, 4, 5, 6, 3, 3, 7, 8]), np.array([0, 0, 1, 8, 8])
     long = xs[4] * xs[5] * xs[6] * xs[3] * xs[3] * xs[7] * xs[8]
@@ -307,7 +307,7 @@ KERNEL_MUTANTS = {
     "no carry through a lane": ("((g + g + p) ^ p)", "(g + g)"),
     "no last subtraction": ("word keep = 0 - subtract(less, m.n);", "word keep = ~0;"),
     "no reduction": ("m.n.w[j] & (0 - over)", "m.n.w[j] & 0"),
-    "low carry lost": ("low = addc(low, 0);", "addc(low, 0);"),
+    "carry of a row lost": ("return addc(carry, 0);", "addc(carry, 0);\n  return carry;"),
     "high carry lost": ("high = addc(high, 0);\n  CHECK", "addc(high, 0);\n  CHECK"),
     "wrong entry": ("is_equal(digit, d)", "is_equal(digit, d + 1)"),
     "digit not cut": ("return bits & ((1 << window) - 1);", "return bits;"),

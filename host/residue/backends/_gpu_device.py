@@ -186,7 +186,7 @@ class GpuDevice:
     def slots(self, shape: Shape, count: int | None = None) -> int:
         """Groups that a launch for `count` numbers has; None: the most that it may have.
 
-        As many as the device holds at once; a launch for more numbers gives each group several.
+        As many as the device has threads for; a launch for more numbers gives each group several.
         """
         each = _BLOCK // shape.threads
         blocks = max(1, self._threads // _BLOCK)

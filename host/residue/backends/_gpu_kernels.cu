@@ -81,13 +81,25 @@ FN word subtract(Number &a, const Number &b) {
 
 // --- Montgomery multiplication
 
-// Limbs of a lane in two rows whose carry chains are products of two words each: `even` has columns
-// 0 .. LIMBS-1, `odd` 1 .. LIMBS. Carries: `low` of column LIMBS, `high` of column LIMBS + 1.
-//
-// One step: on entry `odd` is the last step's even row and is to move down by two columns, its limb
-// 1 into column 0, with low and high above it. Then a b and q N are added, q such that column 0 of
-// the number becomes 0; column 0 of each lane moves to column LIMBS of the lane below. On return the
-// rows have changed their parts. low <= 2, high <= 3.
+// Limbs of a lane lie in two rows whose carry chains are products of two words each: `even` has
+// columns 0 .. LIMBS-1, `odd` 1 .. LIMBS. `low` belongs to column LIMBS, `high` to LIMBS + 1.
+
+// row += by * (every other word of x, from the first or the second on); carry plus what runs out.
+template <int First>
+FN word add_products(word row[LIMBS], const Number &x, word by, word carry) {
+  row[0] = mad_lo_cc(x.w[First], by, row[0]);
+  row[1] = madc_hi_cc(x.w[First], by, row[1]);
+  UNROLL for (int j = 2; j < LIMBS; j += 2) {
+    row[j] = madc_lo_cc(x.w[First + j], by, row[j]);
+    row[j + 1] = madc_hi_cc(x.w[First + j], by, row[j + 1]);
+  }
+  return addc(carry, 0);
+}
+
+// Add a b and q N, q such that column 0 of the number becomes 0; column 0 of each lane moves to
+// column LIMBS of the lane below. On entry `odd` is the last step's even row and is to move down by
+// two columns, its limb 1 into column 0, with low and high above it; the caller changes the rows'
+// parts from step to step. low <= 2, high <= 3.
 FN void step(word even[LIMBS], word odd[LIMBS], word &low, word &high, const Number &a, word b,
              const Modulus &m) {
   even[0] = add_cc(even[0], odd[1]);
@@ -98,33 +110,10 @@ FN void step(word even[LIMBS], word odd[LIMBS], word &low, word &high, const Num
   odd[LIMBS - 2] = madc_lo_cc(a.w[LIMBS - 1], b, low);
   odd[LIMBS - 1] = madc_hi_cc(a.w[LIMBS - 1], b, high);
   high = addc(0, 0);
-
-  even[0] = mad_lo_cc(a.w[0], b, even[0]);
-  even[1] = madc_hi_cc(a.w[0], b, even[1]);
-  UNROLL for (int j = 2; j < LIMBS; j += 2) {
-    even[j] = madc_lo_cc(a.w[j], b, even[j]);
-    even[j + 1] = madc_hi_cc(a.w[j], b, even[j + 1]);
-  }
-  low = addc(0, 0);
-
+  low = add_products<0>(even, a, b, 0);
   word q = broadcast(even[0] * m.inverse, 0);  // of lane 0: even[0] is column 0 in full
-
-  odd[0] = mad_lo_cc(m.n.w[1], q, odd[0]);
-  odd[1] = madc_hi_cc(m.n.w[1], q, odd[1]);
-  UNROLL for (int j = 2; j < LIMBS; j += 2) {
-    odd[j] = madc_lo_cc(m.n.w[j + 1], q, odd[j]);
-    odd[j + 1] = madc_hi_cc(m.n.w[j + 1], q, odd[j + 1]);
-  }
-  high = addc(high, 0);
-
-  even[0] = mad_lo_cc(m.n.w[0], q, even[0]);
-  even[1] = madc_hi_cc(m.n.w[0], q, even[1]);
-  UNROLL for (int j = 2; j < LIMBS; j += 2) {
-    even[j] = madc_lo_cc(m.n.w[j], q, even[j]);
-    even[j + 1] = madc_hi_cc(m.n.w[j], q, even[j + 1]);
-  }
-  low = addc(low, 0);
-
+  high = add_products<1>(odd, m.n, q, high);
+  low = add_products<0>(even, m.n, q, low);
   CHECK_AT_MOST(broadcast(even[0], 0), 0);
   odd[LIMBS - 1] = add_cc(odd[LIMBS - 1], from_above(even[0]));
   high = addc(high, 0);
