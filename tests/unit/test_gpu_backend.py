@@ -17,6 +17,7 @@ from residue.backends._gpu_device import GpuDevice, open_device
 from residue.backends._gpus import GpusBackend
 from residue.card._memory import DeviceMemoryError
 from residue.errors import BackendError, CorruptResult, DeviceError
+from residue.paillier import keygen
 from residue_sim.gpu import FakeCupy, emulated_gpu, emulated_kernels, kernels_alone
 
 P = (1 << 521) - 1
@@ -245,6 +246,20 @@ def test_pow_moduli_of_wide_rows() -> None:
     powers = backend.pow_moduli([Modulus(P), Modulus(small)], bases, e, 3)
     assert [int(v) for v in from_limbs(powers)] == [7**5, 9**6]
     assert powers.shape == (2, 40)
+
+
+def test_paillier() -> None:
+    """What a user sees: encryption, sums, products with plaintexts, decryption."""
+    cupy = FakeCupy()
+    backend = emulated_gpu(cupy)
+    pk, sk = keygen(1024, insecure_allow_1024=True, device=backend)
+    values = np.array([[0.5, -1.25, 3.0], [2.0, 0.0, -7.5]])
+    W = np.array([[2.0, 0.5], [-1.0, 4.0], [0.25, -3.0]])
+    c = pk.encrypt(values)
+    assert (sk.decrypt(c @ W + 1) == values @ W + 1).all()
+    assert (sk.decrypt(c * 3 - c) == 2 * values).all()
+    assert (sk.decrypt(c.sum(axis=0)) == values.sum(axis=0)).all()
+    assert {"comb", "straus_sec", "pow_sec", "prod"} <= {name for name, _ in cupy.launches}
 
 
 # --- failure --------------------------------------------------------------------------------------
