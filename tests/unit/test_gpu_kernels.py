@@ -251,7 +251,10 @@ def _operations(backend: GpuBackend) -> None:
     assert down(backend.inverse(backend.take(a, np.arange(3, 8)))) == inverses
 
 
-@_groups(4)
+@pytest.mark.parametrize(
+    "threads",
+    [4, pytest.param(8, marks=pytest.mark.full), pytest.param(16, marks=pytest.mark.full)],
+)
 def test_operations_as_ptx(threads: int) -> None:
     """Groups of a warp that have different work, or none, keep together."""
     cupy = FakeCupy()
