@@ -66,8 +66,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 Device = Annotated[
     str,
     typer.Option(
-        help="cpu, card, card:ADDRESS, cards:ADDRESS, owner:PATH or auto (a healthy card, else "
-        "the CPU)."
+        help="cpu, gpu, card, card:ADDRESS, cards:ADDRESS, owner:PATH or auto (a healthy card, "
+        "else the CPU)."
     ),
 ]
 PassphraseFile = Annotated[

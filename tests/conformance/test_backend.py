@@ -23,6 +23,7 @@ from residue.backends._card import CardBackend
 from residue.backends._cards import CardsBackend
 from residue.backends._cpu import CpuBackend
 from residue.backends._cpu_native import GMPY2, NativeBackend, available_kernels, open_cpu
+from residue.backends._gpus import GpusBackend
 from residue.backends._protocol import (
     SupportsMultiPowVar,
     SupportsPowModuli,
@@ -32,6 +33,7 @@ from residue.errors import BackendError
 from residue.owner import Owner, OwnerBackend
 from residue_sim.board import Board, InProcess
 from residue_sim.card_model import ModelBoard
+from residue_sim.gpu import emulated_gpu
 from residue_sim.manifest import configurations
 
 
@@ -82,6 +84,9 @@ MAKERS: dict[str, Callable[[], Backend]] = {
     ),
     # The card itself, co-simulated.
     "board": lambda: CardBackend(InProcess(Board("small")), check_rate=0.0),
+    # The GPU's kernels and all of its backend's Python, on the CPU; groups of 4 to 32 threads.
+    "gpu": emulated_gpu,
+    "gpus": lambda: GpusBackend([emulated_gpu(), emulated_gpu(threads=16)], least=2),
     # A card's owner, large batches in slices; here a thread of this process.
     "owner": lambda: _Owned(_card("r21", check_rate=0.0)),
     "auto": lambda: AutoBackend(CpuBackend(workers=1), _card),
@@ -94,7 +99,9 @@ CHECKED = "avx512ifma-checked"
 
 SIZES = [512, 1024, 2048, 4096]
 # Also the largest modulus of any card, where it has that many bits.
-LARGEST = dict.fromkeys(["card", "card-local", *available_kernels()[:-1]], 6144)
+LARGEST = dict.fromkeys(["card", "card-local", "gpu", *available_kernels()[:-1]], 6144)
+# Sizes above these are for make test-full.
+_LONG = {"gpu": 2048, "gpus": 512}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -106,7 +113,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             if name not in ("board", CHECKED) or bits < 2048
         ]
         pairs += LARGEST.items()
-        metafunc.parametrize(("backend", "modulus"), pairs, indirect=True, scope="module")
+        long = [pytest.mark.full]
+        cases = [
+            pytest.param(name, bits, marks=long if _LONG.get(name, bits) < bits else [])
+            for name, bits in pairs
+        ]
+        metafunc.parametrize(("backend", "modulus"), cases, indirect=True, scope="module")
     elif "backend" in metafunc.fixturenames:
         metafunc.parametrize("backend", [*MAKERS, CHECKED], indirect=True, scope="module")
 
@@ -210,7 +222,7 @@ def test_pow(backend: Backend, modulus: Modulus, bits: int) -> None:
 def test_pow_var(backend: Backend, small: Modulus) -> None:
     """Where a backend offers it, it gives what `pow` gives."""
     if not isinstance(backend, SupportsPowVar):
-        assert backend.name in ("card", "cards")
+        assert backend.name in ("card", "cards", "gpus")
         return
     xs, es = _values(small, 5), [0, 1, 2, 255, 77]
     result = backend.pow_var(_up(backend, small, xs), _limbs(es, 1), 8)
@@ -591,7 +603,7 @@ def test_foreign_arrays(backend: Backend, small: Modulus) -> None:
 
 def test_protocol(backend: Backend) -> None:
     assert isinstance(backend, Backend)
-    assert backend.name in ("cpu", "card", "cards", "owner", "auto")
+    assert backend.name in ("cpu", "card", "cards", "gpu", "gpus", "owner", "auto")
     facts = backend.describe()
     assert facts["name"] == backend.name
     assert facts["healthy"] is True

@@ -7,7 +7,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gmpy2
@@ -96,7 +96,8 @@ def test_arrays_lie_in_nearly_equal_parts(n: int, lengths: list[int]) -> None:
     xs = units(n)
     a = rig.up(xs)
     assert [len(part) for part in a.parts] == lengths
-    assert [part.backend for part in a.parts] == rig.backends[: len(lengths)]
+    parts = [part for part in a.parts if isinstance(part, CardArray)]
+    assert [part.backend for part in parts] == rig.backends[: len(lengths)]
     assert rig.down(a) == xs
 
 
@@ -465,7 +466,7 @@ def test_names_of_several_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_pynq, "open_board", lambda _: ModelBoard(CONFIGURATIONS["small"]))
     monkeypatch.setattr(_pynq, "board_cards", lambda a: [f"{a or ''}#0", f"{a or ''}#1"])
 
-    def cards(name: str) -> list[CardBackend]:
+    def cards(name: str) -> Sequence[Backend]:
         backend = get_backend(name)
         assert isinstance(backend, CardsBackend)
         return backend._cards

@@ -1,7 +1,7 @@
 """Machines that multiply residues, behind one protocol.
 
 `get_backend` opens one by name: ``cpu``, ``card``, ``card:ADDRESS``, ``cards:ADDRESS``,
-``owner:PATH`` or ``auto``.
+``gpu``, ``gpu:N``, ``gpus``, ``owner:PATH`` or ``auto``.
 """
 
 from __future__ import annotations

@@ -11,14 +11,22 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import reduce
 from itertools import pairwise
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from residue.backends._card import CardArray, CardBackend
 from residue.backends._card_arrays import Index
-from residue.backends._protocol import Limbs, Modulus, OperationStats, ResidueArray
+from residue.backends._protocol import (
+    Backend,
+    Limbs,
+    Modulus,
+    OperationStats,
+    ResidueArray,
+    SupportsMultiPowVar,
+    SupportsPowModuli,
+    SupportsSelfTest,
+)
 from residue.backends._validate import (
     broadcast_length,
     check_exponents,
@@ -38,17 +46,43 @@ _SUMS = ("rings", "masters", "memory_bytes", "memory_free_bytes", "resets")
 _LIMITS = ("max_modulus_bits", "max_exponent_bits")
 
 
+class Machine(Protocol):
+    """A card at work on a modulus, as plans see it."""
+
+    @property
+    def rings(self) -> int:
+        """What computes at the same time."""
+
+    @property
+    def fill(self) -> int:
+        """Elements that keep one of those busy."""
+
+    def multi_pow_plan(
+        self, bases: int, outputs: int, bits: int, *, buckets: bool
+    ) -> tuple[bool, int]:
+        """Whether by buckets, and the window."""
+
+
+class Card(Backend, SupportsMultiPowVar, SupportsPowModuli, SupportsSelfTest, Protocol):
+    """A backend that takes parts of a batch: a card, or a GPU."""
+
+    def machine(self, modulus: Modulus) -> Machine:
+        """The card at work on a modulus."""
+
+
 class CardsArray:
     """Residues in the memories of several cards: part i on card i."""
 
     __slots__ = ("_backend", "_length", "_modulus", "copies", "parts")
 
-    def __init__(self, backend: CardsBackend, modulus: Modulus, parts: Sequence[CardArray]) -> None:
+    def __init__(
+        self, backend: CardsBackend, modulus: Modulus, parts: Sequence[ResidueArray]
+    ) -> None:
         self._backend = backend
         self._modulus = modulus
         self._length = sum(map(len, parts))
         self.parts = tuple(parts)
-        self.copies: dict[int, CardArray] = {}  # of an array of one: card -> the same residue
+        self.copies: dict[int, ResidueArray] = {}  # of an array of one: card -> the same residue
 
     @property
     def backend(self) -> CardsBackend:
@@ -84,7 +118,7 @@ class CardsBackend:
     sizes and indices decide, by the products that the busiest card makes.
 
     When a card fails, operations on its parts raise its `DeviceError`; parts on other cards are of
-    no use alone. Constant time where `CardBackend` is: where residues go depends on lengths, and on
+    no use alone. Constant time where the cards are: where residues go depends on lengths, and on
     the indices and offsets of `take` and `prod`, which are public.
 
     Args:
@@ -96,9 +130,9 @@ class CardsBackend:
         BackendError: there is no card, or one is named twice.
     """
 
-    def __init__(self, cards: Sequence[CardBackend], *, least: int | None = None) -> None:
+    def __init__(self, cards: Sequence[Card], *, least: int | None = None) -> None:
         if not cards or len({id(card) for card in cards}) < len(cards):
-            raise BackendError("several cards are at least one, and each of them is named once")
+            raise BackendError("several devices are at least one, and each of them is named once")
         if least is not None and least < 1:
             raise BackendError(f"a card takes at least one element, not {least}")
         self._cards = list(cards)
@@ -183,7 +217,7 @@ class CardsBackend:
         check_exponents(exponents, bits, len(x))
         cuts = self._cuts(x.modulus, len(x))
 
-        def powers(card: CardBackend, i: int) -> CardArray:
+        def powers(card: Card, i: int) -> ResidueArray:
             part = exponents if len(exponents) == 1 else exponents[cuts[i] : cuts[i + 1]]
             return card.pow(x.parts[i], part, bits)
 
@@ -217,7 +251,7 @@ class CardsBackend:
         if apart.max() <= (factors + self._meetings(factors > 0, cuts)).max():
             return self._prod_by_results(x, index, offsets, cuts, home)
 
-        def partial(i: int) -> CardArray:
+        def partial(i: int) -> ResidueArray:
             here = home == i
             shares = np.concatenate([[0], np.cumsum(here)])[offsets]
             return self._cards[i].prod(x.parts[i], index[here] - x.starts[i], shares)
@@ -230,7 +264,7 @@ class CardsBackend:
         self, x: CardsArray, index: Index, offsets: Index, cuts: list[int], home: Index
     ) -> CardsArray:
         """Each card multiplies the segments of its part of the results."""
-        operands: list[CardArray | None] = []
+        operands: list[ResidueArray | None] = []
         wanted, local = [], []
         for i in range(len(cuts) - 1):
             lo, hi = offsets[cuts[i]], offsets[cuts[i + 1]]
@@ -245,7 +279,7 @@ class CardsBackend:
                 local.append(inverse)
         brought = self._bring(x.modulus, list(enumerate(x.parts)), wanted)
 
-        def segments(card: CardBackend, i: int) -> CardArray:
+        def segments(card: Card, i: int) -> ResidueArray:
             operand = operands[i]
             rows = offsets[cuts[i] : cuts[i + 1] + 1]
             return card.prod(brought[i] if operand is None else operand, local[i], rows - rows[0])
@@ -254,14 +288,14 @@ class CardsBackend:
 
     def multi_pow(self, a: ResidueArray, exponents: Index, bits: int) -> CardsArray:
         """Simultaneous powers with short signed exponents; their values do not steer the cards."""
-        return self._multi_pow(CardBackend.multi_pow, a, exponents, bits, buckets=False)
+        return self._multi_pow(lambda card: card.multi_pow, a, exponents, bits, buckets=False)
 
     def multi_pow_var(self, a: ResidueArray, exponents: Index, bits: int) -> CardsArray:
         """`multi_pow`, by buckets where they take less time: addresses follow the exponents."""
-        return self._multi_pow(CardBackend.multi_pow_var, a, exponents, bits, buckets=True)
+        return self._multi_pow(lambda card: card.multi_pow_var, a, exponents, bits, buckets=True)
 
     def _multi_pow(
-        self, compute: Callable[[CardBackend, ResidueArray, Index, int], CardArray],
+        self, method: Callable[[Card], Callable[[ResidueArray, Index, int], ResidueArray]],
         a: ResidueArray, exponents: Index, bits: int, *, buckets: bool,
     ) -> CardsArray:  # fmt: skip
         """By bases where they lie, or by results with all bases on each card."""
@@ -289,12 +323,12 @@ class CardsBackend:
             copies = self._bring(x.modulus, list(enumerate(x.parts)), every)
             return self._make(
                 x.modulus, cuts,
-                lambda card, i: compute(card, copies[i], exponents[:, cuts[i] : cuts[i + 1]], bits),
+                lambda card, i: method(card)(copies[i], exponents[:, cuts[i] : cuts[i + 1]], bits),
             )  # fmt: skip
 
-        def partial(i: int) -> CardArray:
+        def partial(i: int) -> ResidueArray:
             rows = exponents[x.starts[i] : x.starts[i] + len(x.parts[i])]
-            return compute(self._cards[i], x.parts[i], rows, bits)
+            return method(self._cards[i])(x.parts[i], rows, bits)
 
         partials = self._each(partial, range(len(x.parts)))
         return self._meet(x.modulus, cuts, dict(enumerate(partials)))
@@ -375,7 +409,7 @@ class CardsBackend:
             del futures  # an error's traceback must not keep arrays
 
     def _make(
-        self, modulus: Modulus, cuts: list[int], compute: Callable[[CardBackend, int], CardArray]
+        self, modulus: Modulus, cuts: list[int], compute: Callable[[Card, int], ResidueArray]
     ) -> CardsArray:
         """An array of the parts that ``compute(card, i)`` makes."""
         parts = self._each(lambda i: compute(self._cards[i], i), range(len(cuts) - 1))
@@ -397,7 +431,7 @@ class CardsBackend:
         parts = min(len(self._cards), max(1, n // full))
         return [n * i // parts for i in range(parts + 1)]
 
-    def _aligned(self, a: CardsArray, n: int, cards: int) -> Sequence[CardArray]:
+    def _aligned(self, a: CardsArray, n: int, cards: int) -> Sequence[ResidueArray]:
         """Parts of `a` beside those of an array of `n`; if it has one element, that one on each."""
         if len(a) == n and len(a.parts) == cards:
             return a.parts
@@ -405,7 +439,7 @@ class CardsBackend:
         if missing:
             value = self._cards[0].download(a.parts[0])
 
-            def copy(i: int) -> CardArray:
+            def copy(i: int) -> ResidueArray:
                 made = self._cards[i].upload(a.modulus, value)
                 made.wait()  # one that failed is not kept
                 return made
@@ -416,7 +450,7 @@ class CardsBackend:
     # ----------------------------------------------------------------------------- between cards
 
     def _gather(
-        self, modulus: Modulus, pieces: list[tuple[int, CardArray]], index: Index
+        self, modulus: Modulus, pieces: list[tuple[int, ResidueArray]], index: Index
     ) -> CardsArray:
         """Elements ``index[j]`` of `pieces` in a row, as an array."""
         cuts = self._cuts(modulus, len(index))
@@ -424,8 +458,8 @@ class CardsBackend:
         return CardsArray(self, modulus, self._bring(modulus, pieces, wanted))
 
     def _bring(
-        self, modulus: Modulus, pieces: list[tuple[int, CardArray]], wanted: list[Index]
-    ) -> list[CardArray]:
+        self, modulus: Modulus, pieces: list[tuple[int, ResidueArray]], wanted: list[Index]
+    ) -> list[ResidueArray]:
         """Elements ``wanted[i]`` of `pieces`, which are pairs of a card and an array, on card i.
 
         Each element that another card has is downloaded once, and uploaded once a card.
@@ -453,7 +487,7 @@ class CardsBackend:
 
         self._each(send, np.unique(home[which]).tolist())
 
-        def assemble(i: int) -> CardArray:
+        def assemble(i: int) -> ResidueArray:
             card, own = self._cards[i], arrays
             (which, row), away = places[i], aways[i]
             if away.any():
@@ -466,7 +500,7 @@ class CardsBackend:
         return self._each(assemble, range(len(wanted)))
 
     def _meet(
-        self, modulus: Modulus, cuts: list[int], partials: dict[int, CardArray]
+        self, modulus: Modulus, cuts: list[int], partials: dict[int, ResidueArray]
     ) -> CardsArray:
         """Products of what each card in `partials` has for every result."""
         targets = range(len(cuts) - 1)
@@ -480,7 +514,7 @@ class CardsBackend:
 
         sent = self._each(send, partials)
 
-        def multiply(card: CardBackend, i: int) -> CardArray:
+        def multiply(card: Card, i: int) -> ResidueArray:
             factors = [card.take(partials[i], rows[i])] if i in partials else []
             factors += [card.upload(modulus, values[i]) for values in sent if i in values]
             return reduce(card.mul, factors)
@@ -514,15 +548,15 @@ class CardsBackend:
         return costs
 
 
-def _starts(arrays: Sequence[CardArray]) -> Index:
+def _starts(arrays: Sequence[ResidueArray]) -> Index:
     lengths = np.array([len(array) for array in arrays], np.int64)
     starts: Index = np.cumsum(lengths) - lengths
     return starts
 
 
 def _pick(
-    card: CardBackend, modulus: Modulus, arrays: Sequence[CardArray], which: Index, row: Index
-) -> CardArray:
+    card: Card, modulus: Modulus, arrays: Sequence[ResidueArray], which: Index, row: Index
+) -> ResidueArray:
     """``arrays[which[j]][row[j]]`` for all j, all of them on one card."""
     if not len(which):
         return card.upload(modulus, np.zeros((0, modulus.limbs), np.uint64))
