@@ -29,6 +29,7 @@ from residue.backends._protocol import (
     SupportsPowModuli,
     SupportsPowVar,
 )
+from residue.backends._rows import multi_pow_rows
 from residue.errors import BackendError
 from residue.owner import Owner, OwnerBackend
 from residue_sim.board import Board, InProcess
@@ -318,6 +319,24 @@ def test_multi_pow(backend: Backend, modulus: Modulus, rows: int, columns: int, 
     ]
     result = backend.multi_pow(_up(backend, modulus, xs), exponents, bits)
     assert _down(backend, result) == expected
+
+
+@pytest.mark.parametrize(("r", "n", "m"), [(1, 1, 1), (3, 5, 2), (7, 40, 30), (2, 0, 2)])
+def test_multi_pow_of_rows(backend: Backend, small: Modulus, r: int, n: int, m: int) -> None:
+    """Few results by tables, many by buckets; all rows at once or one by one."""
+    rng = random.Random(r)
+    values = _units(small, 41)
+    index = np.array([rng.randrange(41) for _ in range(r * n)], np.int64).reshape(r, n)
+    exponents = np.array([rng.randrange(-200, 200) for _ in range(n * m)], np.int64)
+    exponents = exponents.reshape(n, m)
+    powers = multi_pow_rows(backend, _up(backend, small, values), index, exponents, 8)
+    expected = [
+        math.prod(pow(values[i], int(e), small.value) for i, e in zip(row, column, strict=True))
+        % small.value
+        for row in index.tolist()
+        for column in exponents.T
+    ]
+    assert _down(backend, powers) == expected
 
 
 def test_multi_pow_of_many_bases(backend: Backend, small: Modulus) -> None:

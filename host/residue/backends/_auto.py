@@ -24,6 +24,7 @@ from residue.backends._protocol import (
     SupportsPowModuli,
     SupportsPowVar,
 )
+from residue.backends._rows import multi_pow_rows
 from residue.card._memory import DeviceMemoryError
 from residue.errors import BackendError, CorruptResult, DeviceError
 
@@ -238,6 +239,13 @@ class AutoBackend:
         """Simultaneous powers with short signed exponents."""
         exponents = exponents.copy()
         return self._run([a], lambda machine, x: machine.multi_pow(x, exponents, bits))
+
+    def multi_pow_rows(
+        self, a: ResidueArray, index: NDArray[np.int64], exponents: NDArray[np.int64], bits: int
+    ) -> AutoArray:
+        """`multi_pow` of each row of bases."""
+        exponents = exponents.copy()
+        return self._run([a], lambda machine, x: multi_pow_rows(machine, x, index, exponents, bits))
 
     def multi_pow_var(self, a: ResidueArray, exponents: NDArray[np.int64], bits: int) -> AutoArray:
         """As `multi_pow`, but its time and addresses may depend on the exponents."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,7 @@ from residue._limbs import from_limbs, to_limbs
 from residue.backends import _cpu_kernels as kernels
 from residue.backends._cpu import CpuArray, CpuBackend
 from residue.backends._protocol import Limbs, Modulus, ResidueArray
+from residue.backends._rows import row_by_row
 from residue.backends._validate import (
     broadcast_length,
     check_exponents,
@@ -257,61 +258,59 @@ class NativeBackend(CpuBackend):
         return result
 
     def multi_pow(self, a: ResidueArray, exponents: Index, bits: int) -> Any:
-        """Simultaneous powers with short signed exponents.
-
-        As `residue.backends._cpu_kernels.multi_pow_var`, but that the products of all rows of
-        digits are one gathered segmented product.
-        """
+        """Simultaneous powers with short signed exponents."""
         if not isinstance(a, NativeArray):
             return super().multi_pow(a, exponents, bits)
-        rows, modulus = self._rows(a), a.modulus
-        check_short_exponents(exponents, bits, len(rows))
-        n, m = exponents.shape
+        return self.multi_pow_rows(a, np.arange(len(a))[None], exponents, bits)
+
+    def multi_pow_rows(self, a: ResidueArray, index: Index, exponents: Index, bits: int) -> Any:
+        """`multi_pow` of each row of bases.
+
+        As `residue.backends._cpu_kernels.multi_pow_var`, but that all products of all rows' digits
+        are one gathered segmented product.
+        """
+        if not isinstance(a, NativeArray):
+            return row_by_row(self, a, index, exponents, bits)
+        modulus, (r, n) = a.modulus, index.shape
+        check_index(index.ravel(), len(a))
+        rows = self._rows(a)[index.ravel()]
+        check_short_exponents(exponents, bits, n)
+        m = exponents.shape[1]
         _, _, products = kernels.multi_pow_plan(min(n, _BASES_PER_TABLE), m, bits + 1)
+        products *= r * -(-n // _BASES_PER_TABLE)
         try:
-            with self._count("multi_pow", modulus, m, products * -(-n // _BASES_PER_TABLE)):
+            with self._count("multi_pow", modulus, r * m, products):
                 # e + 2**bits is not negative; one factor of all results takes it out again.
-                whole = self._product(modulus, rows, np.arange(n), np.array([0, n]))
-                correction = self._invert(modulus, self._square(modulus, whole, bits))
+                whole = self._product(modulus, rows, np.arange(r * n), np.arange(r + 1) * n)
+                correction = self._invert_all(modulus, self._square(modulus, whole, bits))
                 result = np.repeat(correction, m, axis=0)
                 shifted = (exponents + np.int64(1 << bits)).astype(np.uint64)
+                bases = rows.reshape(r, n, rows.shape[1])
+                at_once = max(1, _BASES_PER_TABLE // max(1, n))
                 for start in range(0, n, _BASES_PER_TABLE):
                     part = slice(start, start + _BASES_PER_TABLE)
-                    powers = self._multi_pow(modulus, rows[part], shifted[part], bits + 1)
-                    result = self._multiply(modulus, result, powers)
+                    powers = [
+                        self._multi_pow(modulus, some[:, part], shifted[part], bits + 1)
+                        for some in np.split(bases, range(at_once, r, at_once))
+                    ]
+                    result = self._multiply(modulus, result, np.concatenate(powers))
                 return NativeArray(modulus, result)
         except ZeroDivisionError:  # some base has no inverse; perhaps none is needed
             values = CpuArray(modulus, from_limbs(self._leave(modulus, rows)))
-            powers = super().download(super().multi_pow(values, exponents, bits))
-            return NativeArray(modulus, self._enter(modulus, powers))
+            every = np.arange(r * n).reshape(r, n)
+            limbs = super().download(row_by_row(self, values, every, exponents, bits))
+            return NativeArray(modulus, self._enter(modulus, limbs))
 
     def inverse(self, a: ResidueArray) -> Any:
         """Element-wise inverses by a tree of products: three an element and one inversion."""
         if not isinstance(a, NativeArray):
             return super().inverse(a)
-        rows, modulus = self._rows(a), a.modulus
-        with self._count("inverse", modulus, len(rows), 3 * len(rows)):
-            if not len(rows):
-                return a
-            levels = [rows]
-            while len(rows) > 1:
-                even = len(rows) & ~1
-                pairs = self._multiply(modulus, rows[0:even:2], rows[1:even:2])
-                rows = np.concatenate([pairs, rows[even:]])
-                levels.append(rows)
+        rows = self._rows(a)
+        with self._count("inverse", a.modulus, len(rows), 3 * len(rows)):
             try:
-                result = self._invert(modulus, levels.pop())
+                return NativeArray(a.modulus, self._invert_all(a.modulus, rows))
             except ZeroDivisionError as error:
                 raise BackendError("a residue has no inverse modulo its modulus") from error
-            for below in reversed(levels):
-                even = len(below) & ~1
-                inverses = np.empty_like(below)
-                pairs = result[: even // 2]
-                inverses[0:even:2] = self._multiply(modulus, pairs, below[1:even:2])
-                inverses[1:even:2] = self._multiply(modulus, pairs, below[0:even:2])
-                inverses[even:] = result[even // 2 :]
-                result = inverses
-            return NativeArray(modulus, result)
 
     # --- housekeeping ---------------------------------------------------------------------------
 
@@ -464,39 +463,42 @@ class NativeBackend(CpuBackend):
         self._share(len(lengths), average, modulus, share)
         return out
 
-    def _multi_pow(self, modulus: Modulus, rows: Rows, exponents: Any, bits: int) -> Rows:
-        """``prod_i rows[i] ** exponents[i, j]`` for exponents below ``2**bits``."""
-        n, m = exponents.shape
+    def _multi_pow(self, modulus: Modulus, bases: Rows, exponents: Any, bits: int) -> Rows:
+        """``out[g * m + j] = prod_i bases[g, i] ** exponents[i, j]`` for short exponents."""
+        r, n, row = bases.shape
+        m = exponents.shape[1]
         buckets, window, _ = kernels.multi_pow_plan(n, m, bits)
         positions = -(-bits // window)
         shifts = np.arange(positions, dtype=np.uint64) * np.uint64(window)
         digits = exponents.T[:, None, :] >> shifts[None, :, None] & np.uint64((1 << window) - 1)
         digits = digits.astype(np.int64).reshape(m * positions, n)
         method = self._by_buckets if buckets else self._by_tables
-        powers = method(modulus, rows, digits, window).reshape(m, positions, rows.shape[1])
+        powers = method(modulus, bases, digits, window).reshape(r * m, positions, row)
         result = powers[:, -1]
         for position in range(positions - 2, -1, -1):
             result = self._square(modulus, result, window)
             result = self._multiply(modulus, result, powers[:, position])
         return result
 
-    def _by_tables(self, modulus: Modulus, rows: Rows, digits: Index, window: int) -> Rows:
-        """``out[s] = prod_i rows[i] ** digits[s, i]``: Straus' tables."""
-        table = self._powers(modulus, rows, window)
-        n = len(rows)
-        index = digits + (np.arange(n, dtype=np.int64) << window)
-        offsets = np.arange(len(digits) + 1, dtype=np.int64) * n
-        return self._product(modulus, table.reshape(-1, rows.shape[1]), index.ravel(), offsets)
+    def _by_tables(self, modulus: Modulus, bases: Rows, digits: Index, window: int) -> Rows:
+        """``out[g, s] = prod_i bases[g, i] ** digits[s, i]``, flat: Straus' tables."""
+        r, n, row = bases.shape
+        table = self._powers(modulus, bases.reshape(r * n, row), window)
+        index = (np.arange(r * n, dtype=np.int64) << window).reshape(r, 1, n) + digits
+        offsets = np.arange(r * len(digits) + 1, dtype=np.int64) * n
+        return self._product(modulus, table.reshape(r * n << window, row), index.ravel(), offsets)
 
-    def _by_buckets(self, modulus: Modulus, rows: Rows, digits: Index, window: int) -> Rows:
+    def _by_buckets(self, modulus: Modulus, bases: Rows, digits: Index, window: int) -> Rows:
         """As `_by_tables`, by the products of the rows that have one digit in common."""
+        r, n, row = bases.shape
         sums = len(digits)
-        index = np.argsort(digits, axis=1, kind="stable")
+        order = np.argsort(digits, axis=1, kind="stable")
+        index = (np.arange(r, dtype=np.int64) * n)[:, None, None] + order
         cells = digits + (np.arange(sums, dtype=np.int64)[:, None] << window)
-        counts = np.bincount(cells.ravel(), minlength=sums << window)
+        counts = np.tile(np.bincount(cells.ravel(), minlength=sums << window), r)
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        filled = self._product(modulus, rows, index.ravel(), offsets)
-        filled = filled.reshape(sums, 1 << window, rows.shape[1])
+        filled = self._product(modulus, bases.reshape(r * n, row), index.ravel(), offsets)
+        filled = filled.reshape(r * sums, 1 << window, row)
         running = result = filled[:, -1]
         for digit in range((1 << window) - 2, 0, -1):
             running = self._multiply(modulus, running, filled[:, digit])
@@ -539,11 +541,28 @@ class NativeBackend(CpuBackend):
                 self._combs.popitem(last=False)
         return table
 
-    def _invert(self, modulus: Modulus, rows: Rows) -> Rows:
-        """Inverse of the only row. Raises `ZeroDivisionError` if there is none."""
-        (value,) = from_limbs(self._leave(modulus, rows))
+    def _invert_all(self, modulus: Modulus, rows: Rows) -> Rows:
+        """Inverses of rows. Raises `ZeroDivisionError` if one has none."""
+        if not len(rows):
+            return rows
+        levels = [rows]
+        while len(rows) > 1:
+            even = len(rows) & ~1
+            pairs = self._multiply(modulus, rows[0:even:2], rows[1:even:2])
+            rows = np.concatenate([pairs, rows[even:]])
+            levels.append(rows)
+        (value,) = from_limbs(self._leave(modulus, levels.pop()))
         inverse = gmpy2.invert(value, mpz(modulus.value))
-        return self._enter(modulus, to_limbs([inverse], modulus.limbs))
+        result = self._enter(modulus, to_limbs([inverse], modulus.limbs))
+        for below in reversed(levels):
+            even = len(below) & ~1
+            inverses = np.empty_like(below)
+            pairs = result[: even // 2]
+            inverses[0:even:2] = self._multiply(modulus, pairs, below[1:even:2])
+            inverses[1:even:2] = self._multiply(modulus, pairs, below[0:even:2])
+            inverses[even:] = result[even // 2 :]
+            result = inverses
+        return result
 
     def _share(
         self, n: int, products: int, modulus: Modulus, work: Callable[[int, int], None]
@@ -560,7 +579,11 @@ class NativeBackend(CpuBackend):
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(self._workers, "residue-cpu")
         cuts = [min(n, groups * i // shares * self._lanes) for i in range(shares + 1)]
-        parts = [self._threads.submit(work, lo, hi) for lo, hi in pairwise(cuts)]
+        parts = [self._threads.submit(work, lo, hi) for lo, hi in pairwise(cuts[1:])]
+        try:
+            work(cuts[0], cuts[1])
+        finally:
+            wait(parts)
         for part in parts:
             part.result()
 

@@ -15,6 +15,7 @@ __all__ = [
     "Modulus",
     "OperationStats",
     "ResidueArray",
+    "SupportsMultiPowRows",
     "SupportsMultiPowVar",
     "SupportsPowModuli",
     "SupportsPowVar",
@@ -195,6 +196,25 @@ class SupportsMultiPowVar(Protocol):
         self, a: ResidueArray, exponents: NDArray[np.int64], bits: int
     ) -> ResidueArray:
         """As `Backend.multi_pow`, but its time and addresses may depend on the exponents."""
+
+
+@runtime_checkable
+class SupportsMultiPowRows(Protocol):
+    """`multi_pow` of many rows of bases at a time, as a product of matrices has them."""
+
+    def multi_pow_rows(
+        self, a: ResidueArray, index: NDArray[np.int64], exponents: NDArray[np.int64], bits: int
+    ) -> ResidueArray:
+        """``out[i * m + j] = prod_k a[index[i, k]] ** exponents[k, j]``.
+
+        Args:
+            a: the bases.
+            index: ``(r, n)``, r at least 1, indices in ``[0, len(a))``.
+            exponents: ``(n, m)``, as `Backend.multi_pow` takes them, the same for all rows.
+            bits: public bound of the exponents.
+
+        As constant in time as `Backend.multi_pow`.
+        """
 
 
 @runtime_checkable

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from residue._limbs import to_limbs
 from residue.backends._protocol import Backend, Limbs, ResidueArray, SupportsPowVar
+from residue.backends._rows import multi_pow_rows
 from residue.errors import BackendError, EncodingError, EncodingOverflow
 from residue.paillier._encoding import (
     BASE_BITS,
@@ -300,13 +301,9 @@ class CiphertextArray:
         # With its sign, a multiplier fills whole windows of 4 bits.
         bits = min(_public_bits(2 * factors.bound) - 1, _MULTI_POW_BITS)
         backend = self.backend
-        parts = [
-            backend.multi_pow(backend.take(self._residues, row), E, bits)
-            for row in np.ascontiguousarray(index)
-        ]
-        residues = parts[0] if len(parts) == 1 else backend.concat(parts)
-        if reflected and len(parts) > 1:
-            order = np.arange(len(residues)).reshape(len(parts), -1).T.ravel()
+        residues = multi_pow_rows(backend, self._residues, index, E, bits)
+        if reflected and len(index) > 1:
+            order = np.arange(len(residues)).reshape(len(index), -1).T.ravel()
             residues = backend.take(residues, order)
         return self._result(
             residues, shape, self._exponent + factors.exponent, self._bound * _column_norm(E)
