@@ -103,10 +103,13 @@ class NativeArray:
 
 @dataclass(frozen=True)
 class _Table:
-    """Row ``i << window | d`` is ``base ** (d << i * window)``."""
+    """Row ``i << window | d`` is ``base ** (d << i * window)``. Erased when nobody uses it."""
 
     window: int
     rows: Rows
+
+    def __del__(self) -> None:
+        self.rows.fill(0)
 
 
 class NativeBackend(CpuBackend):
@@ -315,13 +318,12 @@ class NativeBackend(CpuBackend):
     # --- housekeeping ---------------------------------------------------------------------------
 
     def clear_secrets(self) -> None:
-        """Overwrite comb tables, forget moduli; the kernels erase tables of powers themselves.
+        """Forget comb tables, which are overwritten, and moduli.
 
-        Arrays are freed without being erased, as those of NumPy are.
+        The kernels erase tables of powers themselves. Arrays are freed without being erased, as
+        those of NumPy are.
         """
         with self._lock:
-            for table in self._combs.values():
-                table.rows.fill(0)
             self._combs.clear()
             self._fields.clear()
         super().clear_secrets()
