@@ -102,7 +102,7 @@ SIZES = [512, 1024, 2048, 4096]
 # Also the largest modulus of any card, where it has that many bits.
 LARGEST = dict.fromkeys(["card", "card-local", "gpu", *available_kernels()[:-1]], 6144)
 # Sizes above these are for make test-full.
-_LONG = {"gpu": 2048, "gpus": 512}
+_LONG = {"gpu": 2048, "gpus": 512, "portable": 1024, "auto-small": 2048}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -30,6 +30,7 @@ def keys() -> tuple[PublicKey, PrivateKey]:
     return keygen(1024, insecure_allow_1024=True, device="cpu")
 
 
+@pytest.mark.full
 def test_a_batch_of_encryptions_fills_the_ring(keys: tuple[PublicKey, PrivateKey]) -> None:
     on_cpu, sk = keys
     backend = CardBackend(InProcess(Board("r21")), check_rate=0.0, timeout=60)

@@ -180,7 +180,13 @@ async def clearing_zeroes_the_memories(dut: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "steps"), [(6, 1), (51, 1), (4, 2), (50, 2)], ids=["toy", "full", "toy-2", "full-2"]
+    ("word", "steps"),
+    [
+        pytest.param(6, 1, id="toy", marks=pytest.mark.full),
+        pytest.param(51, 1, id="full"),
+        pytest.param(4, 2, id="toy-2"),
+        pytest.param(50, 2, id="full-2"),
+    ],
 )
 def test_residue_canonical(word: int, steps: int) -> None:
     parameters = {"WordBits": word, "MaxWords": 8, "Steps": steps}

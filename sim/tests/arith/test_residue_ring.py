@@ -235,7 +235,7 @@ async def clearing_zeroes_what_is_stored_between_passes(dut: Any) -> None:
         pytest.param(0, 6, 5, marks=pytest.mark.full),
         (0, 51, 3),
         (1, 6, 2),
-        (1, 50, 3),
+        pytest.param(1, 50, 3, marks=pytest.mark.full),
         pytest.param(0, 48, 3, marks=pytest.mark.full),
         pytest.param(1, 50, 11, marks=pytest.mark.full),
     ],
