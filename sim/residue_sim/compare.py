@@ -8,10 +8,6 @@ cycles that are measured and results that are checked.
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from residue._child import ChildFailed, run_python
 from residue.backends import Backend
 from residue.backends._card import CardBackend
 from residue.compare import WORKLOADS, Bench, Projection, Workload
@@ -167,30 +164,17 @@ def card(seconds: float) -> Iterator[Backend]:
 
 
 def _build(configuration: str, seconds: float) -> None:
-    """Build in a process group of its own, which ends with it when time is up."""
+    """Build in a process of its own, which ends when time is up."""
     code = (
         "from residue_sim.board._build import card_library\n"
         "from residue_sim.manifest import configurations\n"
         f"card_library(configurations()[{configuration!r}])\n"
     )
-    child = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-c", code],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
     try:
-        _, errors = child.communicate(timeout=seconds)
-    except BaseException as error:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise DeviceError(
-                f"the simulated card was not built in the {seconds:.0f} s that were left"
-            ) from error
-        raise
-    if child.returncode:
-        last = (errors.strip().splitlines() or ["no message"])[-1]
-        raise DeviceError(f"the simulated card cannot be built: {last}")
+        run_python(["-c", code], seconds)
+    except TimeoutError as error:
+        raise DeviceError(
+            f"the simulated card was not built in the {seconds:.0f} s that were left"
+        ) from error
+    except ChildFailed as error:
+        raise DeviceError(f"the simulated card cannot be built: {error}") from error

@@ -415,16 +415,6 @@ class CardBackend(CardCommands):
         if from_limbs(self.download(self.concat([power, self.mul(a, a)]))) != expected:
             self._retire(CorruptResult("the card computed something else than its self-test wants"))
 
-    def stats(self) -> dict[str, OperationStats]:
-        """What each operation has cost since the last `reset_stats`."""
-        with self._lock:
-            return {name: OperationStats(**vars(s)) for name, s in self._stats.items()}
-
-    def reset_stats(self) -> None:
-        """Start counting anew."""
-        with self._lock:
-            self._stats.clear()
-
     def clear_secrets(self) -> None:
         """Erase operands, exponents, tables and freed arrays from card and transfer memory."""
         with self._guard():

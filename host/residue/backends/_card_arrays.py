@@ -6,21 +6,21 @@ Memory follows the arrays: what does not fit moves to the host and comes back wh
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 import weakref
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import NoReturn, cast
+from typing import NoReturn
 
 import numpy as np
 from gmpy2 import mpz
 from numpy.typing import NDArray
 
 from residue._limbs import from_limbs
-from residue._trace import Traced, note_command, note_operation, recorder
+from residue._trace import note_command, note_operation, recorder
 from residue.backends._card_checks import Identity, Proof
+from residue.backends._counted import Counted
 from residue.backends._protocol import Limbs, Modulus, OperationStats, ResidueArray
 from residue.backends._validate import below_modulus
 from residue.card._abi import Opcode
@@ -97,7 +97,7 @@ class _Check:
     proofs: list[Proof]
 
 
-class CardArrays(ABC):
+class CardArrays(Counted):
     """The part of the card backend that owns arrays, memory, locks, statistics and checks.
 
     Args:
@@ -106,11 +106,10 @@ class CardArrays(ABC):
     """
 
     def __init__(self, card: Card, check_rate: float) -> None:
+        super().__init__()
         self._card = card
         self._check_rate = check_rate
         self._random = np.random.default_rng()
-        self._lock = threading.RLock()
-        self._stats: dict[str, OperationStats] = {}
         self._checks: list[_Check] = []
         self._arrays: weakref.WeakValueDictionary[int, CardArray] = weakref.WeakValueDictionary()
         self._created = 0
@@ -129,7 +128,7 @@ class CardArrays(ABC):
     def _note(self, record: CommandRecord) -> None:
         """Write down a completed command while a profile is taken."""
         if recorder() is not None:
-            note_command(cast(Traced, self), asdict(record))
+            note_command(self, asdict(record))
 
     # -------------------------------------------------------------------------- operations' frame
 
@@ -185,7 +184,7 @@ class CardArrays(ABC):
                 end = time.perf_counter()
                 stats.host_seconds += end - start
                 bits = modulus.bits if modulus is not None else 0
-                note_operation(cast(Traced, self), name, bits, elements, start, end)
+                note_operation(self, name, bits, elements, start, end)
 
     @contextlib.contextmanager
     def _pins(self, *arrays: CardArray) -> Iterator[None]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import threading
-import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -19,10 +17,10 @@ from gmpy2 import mpz
 from numpy.typing import NDArray
 
 from residue._limbs import from_limbs, to_limbs
-from residue._trace import note_operation
 from residue.backends import _cpu_kernels as kernels
+from residue.backends._counted import Counted
 from residue.backends._cpu_pool import Task, WorkerPool
-from residue.backends._protocol import Limbs, Modulus, OperationStats, ResidueArray
+from residue.backends._protocol import Limbs, Modulus, ResidueArray
 from residue.backends._validate import (
     broadcast_length,
     check_exponents,
@@ -59,7 +57,7 @@ class CpuArray:
         """Return at once: operations of this backend are synchronous."""
 
 
-class CpuBackend:
+class CpuBackend(Counted):
     """`Backend` on gmpy2.
 
     `pow` uses GMP's constant-time power. `pow_fixed` and `multi_pow` make a number of products
@@ -79,10 +77,9 @@ class CpuBackend:
             workers = _default_workers()
         if workers < 1:
             raise BackendError(f"workers must be at least 1, not {workers}")
+        super().__init__()
         self._workers = workers
         self._pool = WorkerPool(workers)
-        self._lock = threading.Lock()
-        self._stats: dict[str, OperationStats] = {}
         self._tables = kernels.CombCache()
         self._comb_uses: dict[tuple[int, int, int], tuple[int, int]] = {}
         self._work_seen = 0.0  # estimated seconds
@@ -271,16 +268,6 @@ class CpuBackend:
     def synchronize(self) -> None:
         """Return at once: operations of this backend are synchronous."""
 
-    def stats(self) -> dict[str, OperationStats]:
-        """What each operation has cost since the last `reset_stats`."""
-        with self._lock:
-            return {name: OperationStats(**vars(s)) for name, s in self._stats.items()}
-
-    def reset_stats(self) -> None:
-        """Start counting anew."""
-        with self._lock:
-            self._stats.clear()
-
     def clear_secrets(self) -> None:
         """Forget comb tables and end the worker processes.
 
@@ -357,22 +344,7 @@ class CpuBackend:
 
     def _forget(self) -> None:
         """In a forked child: the parent's lock may have been held."""
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def _count(
-        self, operation: str, modulus: Modulus | None, elements: int, products: int
-    ) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        end = time.perf_counter()
-        with self._lock:
-            stats = self._stats.setdefault(operation, OperationStats())
-            stats.calls += 1
-            stats.elements += elements
-            stats.products += products
-            stats.host_seconds += end - start
-        note_operation(self, operation, modulus.bits if modulus else 0, elements, start, end)
+        self._lock = threading.RLock()
 
 
 _backends: weakref.WeakSet[CpuBackend] = weakref.WeakSet()

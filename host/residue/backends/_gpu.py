@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ from gmpy2 import mpz
 from numpy.typing import NDArray
 
 from residue._limbs import from_limbs, to_limbs
-from residue._trace import note_operation
+from residue.backends._counted import Counted
 from residue.backends._gpu_build import GROUPS, Shape, largest_bits, shape_for
 from residue.backends._gpu_device import Buffer, GpuDevice
 from residue.backends._gpu_plans import (
@@ -83,7 +81,7 @@ class GpuArray:
         self._backend.wait(self._event)
 
 
-class GpuBackend:
+class GpuBackend(Counted):
     """`Backend` on one CUDA device.
 
     Operations are queued on one stream and return at once; arrays stay on the device. The host
@@ -102,12 +100,11 @@ class GpuBackend:
     def __init__(self, device: GpuDevice, *, threads: int | None = None) -> None:
         if threads not in (None, *GROUPS):
             raise BackendError(f"a number takes 4, 8, 16 or 32 threads, not {threads}")
+        super().__init__()
         self.device = device
         self._threads = threads
         self._blocks: dict[tuple[int, Shape], Buffer] = {}  # moduli, as the kernels read them
         self.arrays: weakref.WeakSet[GpuArray] = weakref.WeakSet()
-        self._stats: dict[str, OperationStats] = {}
-        self._lock = threading.RLock()
         self._process = os.getpid()
         self._failed = False
         self._closed = False
@@ -310,13 +307,7 @@ class GpuBackend:
 
         Products are those that the plans count, conversions left out.
         """
-        with self._lock:
-            return {name: OperationStats(**vars(stats)) for name, stats in self._stats.items()}
-
-    def reset_stats(self) -> None:
-        """Start counting anew."""
-        with self._lock:
-            self._stats.clear()
+        return super().stats()
 
     def clear_secrets(self) -> None:
         """Zero moduli, tables, operands and freed arrays in device memory; staging on the host.
@@ -482,19 +473,19 @@ class GpuBackend:
                 none = np.zeros(0, np.int64)
                 ones = self._prod(modulus, x.buffer, none, np.zeros(m + 1, np.int64))
                 return GpuArray(self, modulus, ones, m)
-            with self._count(operation, modulus, m, 0) as stats:
+            with self._count(operation, modulus, m, 0) as cost:
                 bases, parts = x.buffer, []
                 try:
                     parts.append((self._correction(modulus, bases, n, bits), 1))
                     shifted = exponents + np.int64(1 << bits)
-                    stats.products += n + bits
+                    cost.products += n + bits
                 except ZeroDivisionError:  # some base has no inverse: invert what must be
                     negative = np.flatnonzero((exponents < 0).any(axis=1))
                     inverses = self._inverse(modulus, self.take(x, negative).buffer, len(negative))
                     bases = self._joined(modulus, [(bases, n), (inverses, len(negative))]).buffer
                     shifted = np.vstack([exponents, -exponents[negative]]).clip(min=0)
                     n += len(negative)
-                    stats.products += 3 * len(negative)
+                    cost.products += 3 * len(negative)
                 block, shape = self._block(modulus), self._shape(modulus)
                 size = 4 * shape.words
                 step = max(1, _TABLE_BYTES // (size << WIDEST))
@@ -512,7 +503,7 @@ class GpuBackend:
                         out, tables, e, k, m, plan.share, bits + 1, window, block,
                     )  # fmt: skip
                     parts.append((out, count))
-                    stats.products += plan.products + count
+                    cost.products += plan.products + count
                 every = np.arange(sum(count for _, count in parts))
                 common, own = every[: len(every) % m], every[len(every) % m :].reshape(-1, m)
                 index = np.vstack([np.repeat(common[:, None], m, axis=1), own]).T
@@ -566,17 +557,3 @@ class GpuBackend:
         (value,) = from_limbs(self._leave(shape, x, block, 0, 1, modulus.limbs))
         inverse = gmpy2.invert(value, modulus.value)
         return self._enter_plain(shape, to_limbs([inverse], modulus.limbs), block, 0)
-
-    @contextmanager
-    def _count(
-        self, operation: str, modulus: Modulus, elements: int, products: int
-    ) -> Iterator[OperationStats]:
-        start = time.perf_counter()
-        stats = self._stats.setdefault(operation, OperationStats())
-        yield stats
-        end = time.perf_counter()
-        stats.calls += 1
-        stats.elements += elements
-        stats.products += products
-        stats.host_seconds += end - start
-        note_operation(self, operation, modulus.bits, elements, start, end)

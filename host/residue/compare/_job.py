@@ -7,13 +7,9 @@ become shorter by a faster device, whatever the parties do at the same time.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.resources
 import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
@@ -23,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from residue._child import ChildFailed, run_python
 from residue._trace import PROFILE_VARIABLE
 from residue.errors import CompareError, ResidueError
 from residue.profile import Profile, covered, load
@@ -127,27 +124,12 @@ def share_of(profile: Profile) -> tuple[float, dict[str, float]]:
 
 
 def _call(arguments: list[str], environment: dict[str, str], seconds: float) -> dict[str, Any]:
-    """A sub-command of residue in a process group of its own; the JSON that it prints."""
-    child = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "residue", *arguments],
-        env=environment,
-        start_new_session=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    """The JSON that a sub-command of residue prints."""
     try:
-        output, errors = child.communicate(timeout=seconds)
-    except BaseException as error:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise CompareError(f"the job was not done in the {seconds:.0f} s left") from error
-        raise
-    if child.returncode:
-        last = (errors.strip().splitlines() or ["no message"])[-1]
-        raise CompareError(f"the job failed: {last.removeprefix('error: ')}")
+        output = run_python(["-m", "residue", *arguments], seconds, environment)
+    except TimeoutError as error:
+        raise CompareError(f"the job was not done in the {seconds:.0f} s left") from error
+    except ChildFailed as error:
+        raise CompareError(f"the job failed: {error}") from error
     found: dict[str, Any] = json.loads(output)
     return found
