@@ -574,4 +574,5 @@ def test_residue_card(name: str) -> None:
         parameters=card_parameters(CONFIGURATIONS[name]),
         environment={"CARD": name},
         tests=TESTS[name],
+        visible=("residue_commands.head_q", "residue_regs.idle_i"),
     )

@@ -443,6 +443,7 @@ def run(lanes: int, axi_data_bits: int, karatsuba: bool, *tests: str) -> None:
         "residue_cluster",
         __file__,
         tests=tests,
+        visible=("residue_storer.n_even_q",),
         parameters={
             "Lanes": lanes,
             "AxiDataBits": axi_data_bits,

@@ -479,6 +479,7 @@ def run(karatsuba: bool, *tests: str) -> None:
         "residue_lane",
         __file__,
         tests=tests,
+        visible=("residue_storer.n_even_q",),
         parameters={
             "WordBits": card.word_bits,
             "Karatsuba": int(karatsuba),

@@ -336,4 +336,6 @@ async def clear_leaves_zeros(dut: Any) -> None:
 def test_residue_reader(axi_data_bits: int, lanes: int) -> None:
     parameters = {"AxiDataBits": axi_data_bits, "Ports": lanes + 1, "Targets": lanes}
     parameters |= {"TagBits": TAG_BITS, "IndexBits": INDEX_BITS}
-    run_bench("residue_reader", __file__, parameters=parameters)
+    run_bench(
+        "residue_reader", __file__, parameters=parameters, visible=("residue_dma_read.m_data",)
+    )

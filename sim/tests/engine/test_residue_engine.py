@@ -639,6 +639,10 @@ def run(tests: Sequence[str], cap: int, **parameters: int) -> None:
         __file__,
         tests=tests,
         environment={"BENCH_CAP": str(cap)},
+        visible=(
+            *("residue_ram.*", "residue_row_queue.read_q"),
+            *("residue_writeback.*", "residue_operands.*", "residue_operands_rows.*"),
+        ),
         parameters={
             "WordBits": WORD_BITS,
             "Contexts": 24,

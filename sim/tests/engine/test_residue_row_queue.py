@@ -135,4 +135,4 @@ async def clears_everything(dut: Any) -> None:
 @pytest.mark.parametrize("depth", [3, 4, 6], ids="depth{}".format)
 def test_residue_row_queue(depth: int) -> None:
     parameters = {"WidthBits": WIDTH_BITS, "DepthEntries": depth}
-    run_bench("residue_row_queue", __file__, parameters=parameters)
+    run_bench("residue_row_queue", __file__, parameters=parameters, visible=("residue_ram.*_q",))
