@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from residue_sim._verilator import build_model, cached_build, content_key
+from residue_sim._yosys import YosysError, run_yosys
 from residue_sim.golden import Montgomery, from_words, to_words
 from residue_sim.manifest import Configuration, configurations, hw_root, sources_for
 from residue_sim.stimuli import odd_modulus
 from residue_sim.synth._cells import Cells
-from residue_sim.synth._netlist import SynthesisError, run_yosys
 
 __all__ = [
     "CONFIGURATIONS",
@@ -166,7 +166,7 @@ def ring_cycles(config: Configuration, bits: int) -> float:
         [*waivers, *sources_for("residue_ring")],
         [Path(__file__).resolve().parents[1] / "cpp" / "ring_rate.cpp"],
         parameters=_parameters(config),
-        optimise="-O1",
+        optimise="-O0",
     )
     ctx = _context(config, bits)
     rng = random.Random(bits)  # noqa: S311
@@ -217,7 +217,7 @@ def ring_resources(config: Configuration) -> Cells:
             (folder / source.name).write_bytes(source.read_bytes())
         try:
             run_yosys(script, folder, folder / "stat.json")
-        except SynthesisError as error:
+        except YosysError as error:
             raise ReportError(f"synthesis of the ring of {config.name} failed: {error}") from error
 
     folder = cached_build("synth-residue_ring", content_key(sources, script), synthesise)

