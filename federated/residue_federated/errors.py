@@ -6,12 +6,14 @@
      +- JobError               the job file is malformed or contradicts itself
      +- DataError              missing values, wrong label, rows that do not match
      +- CertificateError       a certificate or key is missing, unreadable or of another party
+     +- RecordError            a record of a run is missing, unreadable or cannot be continued
      +- TransportError
      |   +- PeerRefused        a party is not who it should be, or does not accept us
      |   +- PeerLost           a party stopped answering
      |   +- PeerFailed         a party stopped on an error of its own and said so
      |   +- MessageTooLarge    a message exceeds the job's bound
      |   +- ProtocolError      a party sent something out of order or malformed
+     |       +- AuditViolation a party broke the protocol: the audit saw it while it happened
      +- Diverged               the model left the range that the job's precision can carry
 """
 
@@ -20,6 +22,7 @@ from __future__ import annotations
 from residue.errors import FederatedError
 
 __all__ = [
+    "AuditViolation",
     "CertificateError",
     "DataError",
     "Diverged",
@@ -30,6 +33,7 @@ __all__ = [
     "PeerLost",
     "PeerRefused",
     "ProtocolError",
+    "RecordError",
     "TransportError",
 ]
 
@@ -44,6 +48,10 @@ class DataError(FederatedError):
 
 class CertificateError(FederatedError):
     """A certificate or its key is missing, unreadable or belongs to another party."""
+
+
+class RecordError(FederatedError):
+    """A record of a run is missing, unreadable or cannot be continued."""
 
 
 class TransportError(FederatedError):
@@ -68,6 +76,19 @@ class MessageTooLarge(TransportError):
 
 class ProtocolError(TransportError):
     """A party sent something out of order, malformed or of another protocol version."""
+
+
+class AuditViolation(ProtocolError):
+    """A party broke the protocol, and the audit saw it while it happened.
+
+    party: who broke it, None where an error was passed on as text. rule: ``control``,
+    ``algorithm`` or ``data``.
+    """
+
+    def __init__(self, message: str, party: str | None = None, rule: str | None = None) -> None:
+        super().__init__(message)
+        self.party = party
+        self.rule = rule
 
 
 class Diverged(FederatedError):

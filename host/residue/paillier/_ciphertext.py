@@ -81,6 +81,13 @@ class CiphertextArray:
         self._exponent = exponent
         self._bound = bound
         self._randomness = randomness or Randomness(unused=False)
+        self.randomness_marks: NDArray[np.int64] | None = None
+        """Of an array that was loaded from bytes: ``(size,) int64``, a hash of c mod n.
+
+        Since ``(1 + m n) r**n = r**n`` modulo n, it says nothing of the plaintexts and all of the
+        randomness: 1 is none at all, and equal marks are randomness that was used twice. Others
+        are equal by chance for one pair in 2**61.
+        """
 
     # --- what it is -----------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from math import prod
 import gmpy2
 import numpy as np
 from gmpy2 import mpz
+from numpy.typing import NDArray
 
 from residue._limbs import from_limbs, to_limbs
 from residue.backends._protocol import Backend, Limbs
@@ -85,24 +86,29 @@ def ciphertexts_from_bytes(key: PublicKey, data: bytes | memoryview) -> Cipherte
     if bound_bits > key.max_mantissa.bit_length():
         raise InvalidCiphertext("the announced plaintext bound exceeds the key's range")
     values = np.frombuffer(data[start:], dtype="<u8").reshape(size, limbs)
-    check_ciphertexts(key, values)
+    marks = check_ciphertexts(key, values)
     bound = min((1 << bound_bits) - 1, key.max_mantissa)
-    return CiphertextArray(key, key.backend.upload(key.modulus, values), shape, exponent, bound)
+    array = CiphertextArray(key, key.backend.upload(key.modulus, values), shape, exponent, bound)
+    array.randomness_marks = marks
+    return array
 
 
-def check_ciphertexts(key: PublicKey, values: Limbs) -> None:
+def check_ciphertexts(key: PublicKey, values: Limbs) -> NDArray[np.int64]:
     """Raise `InvalidCiphertext` unless ``0 < c < n**2`` and ``gcd(c, n) = 1`` for all rows.
 
-    One gcd for the whole batch, of the product of all.
+    One gcd for the whole batch, of the product of all. Returns `CiphertextArray.randomness_marks`.
     """
     n, nsquare = mpz(key.n), mpz(key.nsquare)
+    numbers = from_limbs(values)
+    if numbers and not (min(numbers) > 0 and max(numbers) < nsquare):
+        raise InvalidCiphertext("a ciphertext is outside (0, n**2)")
+    randomness = [c % n for c in numbers]
     product = mpz(1)
-    for c in from_limbs(values):
-        if not 0 < c < nsquare:
-            raise InvalidCiphertext("a ciphertext is outside (0, n**2)")
-        product = product * c % n
+    for r in randomness:
+        product = product * r % n
     if gmpy2.gcd(product, n) != 1:
         raise InvalidCiphertext("a ciphertext is not coprime to n")
+    return np.fromiter(map(hash, randomness), np.int64, len(randomness))
 
 
 def public_key_to_bytes(key: PublicKey) -> bytes:

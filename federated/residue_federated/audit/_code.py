@@ -1,0 +1,37 @@
+"""Which code a party runs: a hash of the sources of every component, agreed before the run.
+
+This finds a component that was replaced or has another version. A party that lies about its own
+hash is not found by it, but by what it sends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from residue_federated._components import package_of
+from residue_federated._jobs import Job
+
+__all__ = ["ENGINE", "code_of"]
+
+ENGINE = "engine"
+"""Under this name the modules that all components share are hashed."""
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def code_of(job: Job, root: Path = _ROOT) -> dict[str, bytes]:
+    """SHA-256 of the engine's own modules, and of the package of each component of `job`.
+
+    root: the installed package ``residue_federated``.
+    """
+    packages = {name: package_of(component) for name, component in job.components.items()}
+    hashed = {package: _hash_of(root / package) for package in set(packages.values())}
+    return {ENGINE: _hash_of(root)} | {name: hashed[p] for name, p in packages.items()}
+
+
+def _hash_of(directory: Path) -> bytes:
+    """Of names and contents of the modules in a directory, not of those below it."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.digest()

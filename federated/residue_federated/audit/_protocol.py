@@ -1,0 +1,150 @@
+"""A job's protocol as the messages of one party show it: live, and again from its record.
+
+Components run one after the other at a party, but a peer may be ahead: messages of a component
+that has not started here, or has not agreed on where to resume, wait until it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from residue_federated._components import AnyComponent
+from residue_federated._jobs import Job
+from residue_federated.audit._flow import Breach, Flow, Links, Step
+
+__all__ = ["CODE_TAG", "AUDIT", "RESULTS", "FlowOf", "Protocol"]
+
+AUDIT = "audit"
+"""What the audit's own messages are named after, as those of a component are after it."""
+CODE_TAG = f"{AUDIT}/code"
+RESULTS = "results"
+"""Under this name the parties agree on which components they have finished."""
+_BOUND_STEP = 32
+"""Ciphertexts announce the size of their plaintexts in steps of so many bits."""
+
+FlowOf = Callable[[AnyComponent, int | None], Flow | None]
+"""The protocol of a component for a number of rows, None where this party knows none; or None for
+a component that declares no protocol."""
+
+_ROLES = ("guest", "host", "arbiter")
+_CODE = Flow(*(Step(a, b, "code", "record") for a in _ROLES for b in _ROLES), agrees=False)
+
+
+@dataclass
+class _Watch:
+    """A component as far as it has come.
+
+    flow: its protocol, once it began; None if it declares none. links: where its messages stand,
+    once that is known. waiting: messages until then. keys: public keys that were announced.
+    strangers: sender and tag of ciphertexts under other keys.
+    """
+
+    flow: Flow | None = None
+    links: Links | None = None
+    began: bool = False
+    waiting: list[tuple[str, str, str, dict[str, Any]]] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    strangers: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+class Protocol:
+    """Checks what `party` says and hears in a run of `job`. Every method may raise `Breach`."""
+
+    def __init__(self, job: Job, party: str, flow_of: FlowOf) -> None:
+        self._job = job
+        self._party = party
+        self._flow_of = flow_of
+        self._roles = {p.name: job.role(p.name) for p in job.parties}
+        self._watches = {name: _Watch() for name in (AUDIT, RESULTS, *job.components)}
+        self.undeclared: set[str] = set()
+        for name, flow in ((AUDIT, _CODE), (RESULTS, Flow())):
+            self._watches[name] = _Watch(flow, Links(flow, self._roles), began=True)
+
+    def begin(self, component: str, rows: int | None) -> None:
+        """A component starts on a table of so many rows, None if this party has no table."""
+        watch = self._watches[component]
+        watch.flow, watch.began = self._flow_of(self._job.components[component], rows), True
+        if watch.flow is None:
+            self.undeclared.add(component)
+            watch.waiting.clear()
+        elif not watch.flow.agrees:
+            self._open(component, watch, watch.flow)
+
+    def resumed(self, component: str, done: int) -> None:
+        """The parties agreed to go on after `done` rounds."""
+        watch = self._watches[component]
+        if watch.flow is not None and watch.links is None:
+            self._open(component, watch, watch.flow.resumed(done))
+
+    def message(self, sender: str, receiver: str, tag: str, facts: dict[str, Any]) -> None:
+        """A message that the party sends or that arrives."""
+        component, _, rest = tag.partition("/")
+        watch = self._watches.get(component)
+        if watch is None:
+            raise Breach(sender, f"{sender} sent '{tag}' to {receiver}: there is no '{component}'")
+        self._check_data(watch, sender, tag, facts)
+        if watch.links is not None:
+            self._follow(watch.links, sender, receiver, tag, facts)
+        elif watch.flow is not None or not watch.began:
+            watch.waiting.append((sender, receiver, tag, facts))
+
+    def finish(self, component: str) -> None:
+        """A component ends: nothing may be missing."""
+        watch = self._watches[component]
+        if watch.links is not None:
+            watch.links.finished(self._party)
+        for key, (sender, tag) in watch.strangers.items():
+            if key not in watch.keys:
+                text = f"{sender} sent '{tag}' under a key that nobody announced"
+                raise Breach(sender, text, "data")
+
+    def end(self) -> None:
+        """The run ends: no message may be left over."""
+        for name, watch in self._watches.items():
+            if watch.waiting:
+                sender, receiver, tag, _ = watch.waiting[0]
+                text = f"{sender} sent '{tag}' to {receiver}, where '{name}' never ran"
+                raise Breach(sender, text)
+
+    def _open(self, component: str, watch: _Watch, flow: Flow) -> None:
+        watch.links = Links(flow, self._roles)
+        waiting, watch.waiting = watch.waiting, []
+        for message in waiting:
+            self._follow(watch.links, *message)
+
+    def _follow(
+        self, links: Links, sender: str, receiver: str, tag: str, facts: dict[str, Any]
+    ) -> None:
+        rest, kind = tag.partition("/")[2], facts["kind"]
+        if sender == self._party:
+            step = links.sent(sender, receiver, rest, kind)
+        else:
+            step = links.received(sender, receiver, rest, kind)
+        if step.bits is not None:
+            most = -(-step.bits // _BOUND_STEP) * _BOUND_STEP
+            largest = max((block["bound_bits"] for block in facts["blocks"]), default=0)
+            if largest > most:
+                text = f"{sender} sent '{tag}' with numbers of up to {largest} bits, not {most}"
+                raise Breach(sender, text, "data")
+        if step.finite:
+            for name, (_, _, *infinite) in facts.get("arrays", {}).items():
+                if infinite:
+                    text = f"{sender} sent '{tag}' with {infinite[0]} null values in '{name}'"
+                    raise Breach(sender, text, "data")
+
+    def _check_data(self, watch: _Watch, sender: str, tag: str, facts: dict[str, Any]) -> None:
+        """What holds for messages of every component."""
+        agreed = self._job.key.bits
+        if facts["kind"] == "public_key":
+            if facts["bits"] != agreed:
+                text = f"{sender} sent a key of {facts['bits']} bits where {agreed} were agreed"
+                raise Breach(sender, text, "data")
+            watch.keys.add(facts["key"])
+        for block in facts.get("blocks", ()):
+            if block["key"] not in watch.keys:
+                watch.strangers.setdefault(block["key"], (sender, tag))
+        if facts["kind"] == "masked_plaintexts" and facts["bits"] > agreed:
+            text = f"{sender} sent '{tag}' with a number of {facts['bits']} bits, beyond the key's"
+            raise Breach(sender, text, "data")

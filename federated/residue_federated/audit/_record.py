@@ -1,0 +1,218 @@
+"""The record of one party: what it sent, received and did, chained and signed.
+
+A record is a file of JSON lines. Every line holds the SHA-256 of the line before, so that nothing
+can be changed, dropped or moved without breaking the chain; at every checkpoint and at the end a
+line carries a signature with the party's TLS key, which covers all lines up to itself. A line is
+handed to the operating system before what it tells of happens: a party that is killed loses none
+that a peer could have noticed.
+
+A record holds sizes, shapes, names and hashes. It never holds a number of anybody's data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
+from residue_federated._certificates import Identity
+from residue_federated.errors import CertificateError, RecordError
+
+__all__ = ["FORMAT", "Entry", "Record", "Recorder", "Signer", "read_record", "signed_by"]
+
+FORMAT = 1
+_GENESIS = "0" * 64
+_CONTEXT = b"residue audit 1\0"
+"""Before everything that is signed, so that no signature means something in another protocol."""
+_PSS = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
+
+
+class Signer:
+    """Signs with a party's private key: ECDSA, or RSA-PSS, over SHA-256."""
+
+    def __init__(self, identity: Identity) -> None:
+        key = serialization.load_pem_private_key(identity.key.read_bytes(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+            raise CertificateError(f"{identity.key}: records are signed with an EC or an RSA key")
+        self._key = key
+        self.certificate = identity.certificate.read_text(encoding="ascii")
+
+    def sign(self, data: bytes) -> str:
+        """A signature of `data`, base64."""
+        if isinstance(self._key, rsa.RSAPrivateKey):
+            signature = self._key.sign(_CONTEXT + data, _PSS, hashes.SHA256())
+        else:
+            signature = self._key.sign(_CONTEXT + data, ec.ECDSA(hashes.SHA256()))
+        return b64encode(signature).decode()
+
+
+def signed_by(certificate: x509.Certificate, signature: str, data: bytes) -> bool:
+    """Whether `signature` is that of `data` by the holder of `certificate`."""
+    key = certificate.public_key()
+    try:
+        raw = b64decode(signature, validate=True)
+        if isinstance(key, rsa.RSAPublicKey):
+            key.verify(raw, _CONTEXT + data, _PSS, hashes.SHA256())
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(raw, _CONTEXT + data, ec.ECDSA(hashes.SHA256()))
+        else:
+            return False
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a record: `number` from 0, `time` in UTC, what happened and its particulars."""
+
+    number: int
+    time: str
+    event: str
+    content: dict[str, Any]
+
+
+@dataclass
+class Record:
+    """A record as it was read.
+
+    entries: those before the first fault of the chain. faults: what is wrong with the chain, each
+    with the number of the entry. seals: numbers of the entries that carry a signature. torn: the
+    file ends within a line.
+    """
+
+    path: Path
+    entries: list[Entry] = field(default_factory=list)
+    faults: list[tuple[int, str]] = field(default_factory=list)
+    seals: dict[int, bytes] = field(default_factory=dict)
+    head: str = _GENESIS
+    length: int = 0
+    torn: bool = False
+
+    def of(self, *events: str) -> Iterator[Entry]:
+        """The entries of these events, in order."""
+        return (entry for entry in self.entries if entry.event in events)
+
+
+class Recorder:
+    """Appends to a record; safe to use from several threads, and a context manager.
+
+    A file that is there already is continued: a torn last line, the trace of a killed process, is
+    cut off. Raises `RecordError` if the file is damaged in any other way.
+    """
+
+    def __init__(self, path: Path, signer: Signer) -> None:
+        self._lock = threading.Lock()
+        self._signer = signer
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = read_record(path) if path.exists() else Record(path)
+        if before.faults:
+            number, text = before.faults[0]
+            raise RecordError(f"{path} cannot be continued: entry {number}: {text}")
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+        self._file.truncate(before.length)
+        self._file.seek(before.length)
+        self._number, self._head = len(before.entries), before.head
+        self.continued = bool(before.entries)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, event: str, **content: Any) -> None:
+        """Append one entry; it is in the operating system's hands when this returns."""
+        with self._lock:
+            self._append(self._line(event, content))
+
+    def seal(self) -> None:
+        """Sign all entries so far, and wait until they are on the disk."""
+        with self._lock:
+            unsigned = self._line("seal", {})
+            content = json.loads(unsigned)
+            content["signature"] = self._signer.sign(unsigned)
+            self._append(_canonical(content))
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file; nothing can be added any more."""
+        with self._lock:
+            self._file.close()
+
+    def _line(self, event: str, content: dict[str, Any]) -> bytes:
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        fixed = {"number": self._number, "time": now, "event": event, "previous": self._head}
+        return _canonical(content | fixed)
+
+    def _append(self, line: bytes) -> None:
+        self._file.write(line + b"\n")
+        self._file.flush()
+        self._number += 1
+        self._head = hashlib.sha256(line).hexdigest()
+
+
+def read_record(path: Path) -> Record:
+    """Read a record and check its chain, not its signatures: those need a certificate.
+
+    Raises `RecordError` if the file cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from error
+    record = Record(path)
+    lines = data.split(b"\n")
+    record.torn = bool(lines.pop())
+    for line in lines:
+        number = len(record.entries)
+        try:
+            content = _parsed(line)
+            found, previous = content.pop("number"), content.pop("previous")
+            entry = Entry(int(found), content.pop("time"), content.pop("event"), content)
+        except (ValueError, KeyError, TypeError):
+            record.faults.append((number, "it is not an entry: the line was changed"))
+            break
+        if entry.number != number:
+            how = "entries are missing" if entry.number > number else "it was moved or repeated"
+            record.faults.append((number, f"its place holds entry {entry.number}: {how}"))
+            break
+        if previous != record.head:
+            where = number - 1
+            record.faults.append((where, "it was changed after the entry that follows it"))
+            break
+        if entry.event == "seal":
+            unsigned = _parsed(line)
+            unsigned.pop("signature", None)
+            record.seals[number] = _canonical(unsigned)
+        record.entries.append(entry)
+        record.head = hashlib.sha256(line).hexdigest()
+        record.length += len(line) + 1
+    return record
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    content = json.loads(line, parse_constant=_refuse)
+    if not isinstance(content, dict) or _canonical(content) != line:
+        raise ValueError("not in canonical form")
+    return content
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")

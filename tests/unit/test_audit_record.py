@@ -1,0 +1,150 @@
+"""Records: what a reader says of a chain that somebody touched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from residue_federated._certificates import Identity, TrialAuthority
+from residue_federated.audit._record import Recorder, Signer, read_record, signed_by
+from residue_federated.errors import RecordError
+
+
+@pytest.fixture()
+def identity(tmp_path: Path) -> Identity:
+    return TrialAuthority().issue(tmp_path / "identity", "guest")
+
+
+def written(path: Path, identity: Identity, entries: int = 5) -> Path:
+    with Recorder(path, Signer(identity)) as recorder:
+        for i in range(entries):
+            recorder.add("sent", tag=f"t/{i}")
+        recorder.seal()
+    return path
+
+
+def test_a_record_reads_as_it_was_written(tmp_path: Path, identity: Identity) -> None:
+    record = read_record(written(tmp_path / "a.jsonl", identity))
+    assert record.faults == []
+    assert not record.torn
+    assert [e.number for e in record.entries] == list(range(6))
+    assert [e.content["tag"] for e in record.of("sent")] == [f"t/{i}" for i in range(5)]
+    certificate = x509.load_pem_x509_certificate(identity.certificate.read_bytes())
+    (seal,) = record.of("seal")
+    assert signed_by(certificate, seal.content["signature"], record.seals[5])
+    assert (tmp_path / "a.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_every_seal_covers_itself(tmp_path: Path, identity: Identity) -> None:
+    path = written(tmp_path / "a.jsonl", identity)
+    *lines, last = path.read_text().splitlines()
+    seal = json.loads(last)
+    seal["time"] = "2000-01-01T00:00:00.000000+00:00"
+    changed = json.dumps(seal, sort_keys=True, separators=(",", ":"))
+    path.write_text("\n".join([*lines, changed, ""]))
+    record = read_record(path)
+    certificate = x509.load_pem_x509_certificate(identity.certificate.read_bytes())
+    assert record.faults == []
+    assert not signed_by(certificate, seal["signature"], record.seals[5])
+
+
+def test_another_key_signs_in_vain(tmp_path: Path, identity: Identity) -> None:
+    record = read_record(written(tmp_path / "a.jsonl", identity))
+    other = TrialAuthority().issue(tmp_path / "other", "guest")
+    certificate = x509.load_pem_x509_certificate(other.certificate.read_bytes())
+    (seal,) = record.of("seal")
+    assert not signed_by(certificate, seal.content["signature"], record.seals[5])
+    assert not signed_by(certificate, "no base64!", record.seals[5])
+
+
+def swap(lines: list[str]) -> list[str]:
+    lines[2], lines[3] = lines[3], lines[2]
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("change", "number", "text"),
+    [
+        (lambda x: x[:2] + x[3:], 2, "entries are missing"),
+        (swap, 2, "entries are missing"),
+        (lambda x: [*x[:3], x[2], *x[3:]], 3, "moved or repeated"),
+        (lambda x: [*x[:2], x[2].replace("t/2", "t/9"), *x[3:]], 2, "was changed"),
+        (lambda x: [*x[:2], x[2] + " ", *x[3:]], 2, "not an entry"),
+        (lambda x: [*x[:2], "[]", *x[3:]], 2, "not an entry"),
+        (lambda x: [*x[:2], x[2].replace('"number":2', '"number":NaN'), *x[3:]], 2, "not an entry"),
+        (lambda x: x[1:], 0, "entries are missing"),
+    ],
+)
+def test_a_touched_chain_is_described(
+    tmp_path: Path,
+    identity: Identity,
+    change: Callable[[list[str]], list[str]],
+    number: int,
+    text: str,
+) -> None:
+    path = written(tmp_path / "a.jsonl", identity)
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+    ((where, what),) = read_record(path).faults
+    assert where == number
+    assert text in what
+
+
+def test_a_killed_writer_loses_a_torn_line_at_most(tmp_path: Path, identity: Identity) -> None:
+    path = tmp_path / "a.jsonl"
+    with Recorder(path, Signer(identity)) as recorder:
+        for i in range(3):
+            recorder.add("sent", tag=str(i))
+            # Flushed: another reader sees it although nothing was closed.
+            assert len(read_record(path).entries) == i + 1
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+    assert read_record(path).torn
+    assert len(read_record(path).entries) == 2
+    with Recorder(path, Signer(identity)) as again:
+        assert again.continued
+        again.add("start")
+    record = read_record(path)
+    assert (record.faults, record.torn) == ([], False)
+    assert [e.event for e in record.entries] == ["sent", "sent", "start"]
+
+
+def test_a_damaged_record_is_not_continued(tmp_path: Path, identity: Identity) -> None:
+    path = written(tmp_path / "a.jsonl", identity)
+    path.write_text(path.read_text().replace("t/2", "t/9"))
+    with pytest.raises(RecordError, match="entry 2: it was changed"):
+        Recorder(path, Signer(identity))
+
+
+def test_threads_write_one_chain(tmp_path: Path, identity: Identity) -> None:
+    path = tmp_path / "a.jsonl"
+    with Recorder(path, Signer(identity)) as recorder, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: recorder.add("sent", tag=str(i)), range(200)))
+    record = read_record(path)
+    assert record.faults == []
+    assert len(record.entries) == 200
+
+
+def test_a_forged_chain_needs_a_signature(tmp_path: Path, identity: Identity) -> None:
+    """Whoever recomputes all hashes after a change is stopped by the signature alone."""
+    path = written(tmp_path / "a.jsonl", identity)
+    previous, lines = "0" * 64, []
+    for line in path.read_text().splitlines():
+        content: dict[str, Any] = json.loads(line)
+        content["previous"] = previous
+        if content.get("tag") == "t/2":
+            content["tag"] = "t/9"
+        lines.append(json.dumps(content, sort_keys=True, separators=(",", ":")))
+        previous = hashlib.sha256(lines[-1].encode()).hexdigest()
+    path.write_text("\n".join([*lines, ""]))
+    record = read_record(path)
+    certificate = x509.load_pem_x509_certificate(identity.certificate.read_bytes())
+    (seal,) = record.of("seal")
+    assert record.faults == []
+    assert not signed_by(certificate, seal.content["signature"], record.seals[5])
