@@ -5,6 +5,7 @@
     FederatedError
      +- JobError               the job file is malformed or contradicts itself
      +- DataError              missing values, wrong label, rows that do not match
+     +- CheckpointError        a checkpoint is damaged, or of another job
      +- CertificateError       a certificate or key is missing, unreadable or of another party
      +- RecordError            a record of a run is missing, unreadable or cannot be continued
      +- TransportError
@@ -24,6 +25,7 @@ from residue.errors import FederatedError
 __all__ = [
     "AuditViolation",
     "CertificateError",
+    "CheckpointError",
     "DataError",
     "Diverged",
     "FederatedError",
@@ -44,6 +46,10 @@ class JobError(FederatedError):
 
 class DataError(FederatedError):
     """A party's data cannot be used: missing values, wrong label, rows that do not match."""
+
+
+class CheckpointError(FederatedError):
+    """A checkpoint is damaged, or belongs to another job."""
 
 
 class CertificateError(FederatedError):
