@@ -10,7 +10,7 @@ from pydantic import Field
 from residue_federated.features._config import StandardiseConfig
 from residue_federated.linear._config import LinearConfig
 
-__all__ = ["AnyComponent", "Runner", "runner_of"]
+__all__ = ["AnyComponent", "Runner", "package_of", "runner_of"]
 
 AnyComponent = Annotated[
     StandardiseConfig | LinearConfig,
@@ -25,7 +25,10 @@ _MODULES = {
 
 
 class Runner(Protocol):
-    """The module of a component; one that trains offers ``twin(config, tables)`` as well."""
+    """The module of a component; one that trains offers ``twin(config, tables)`` as well.
+
+    With ``flow(config, rows)`` it declares its protocol, see `residue_federated.audit`.
+    """
 
     def run(self, context: Any, config: Any, table: Any) -> Any:
         """The component's part at one party: `Context`, configuration, `Table` -> `Outcome`."""
@@ -34,3 +37,8 @@ class Runner(Protocol):
 def runner_of(component: AnyComponent) -> Any:
     """The module of a component, imported on first use."""
     return importlib.import_module(f"residue_federated.{_MODULES[component.type]}")
+
+
+def package_of(component: AnyComponent) -> str:
+    """The package below this one that a component's module is in."""
+    return _MODULES[component.type].partition(".")[0]

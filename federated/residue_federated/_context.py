@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,13 @@ from residue_federated._transport import Endpoint
 from residue_federated.errors import DataError, ProtocolError
 from residue_federated.proto import v1
 
-__all__ = ["Context", "Line", "Outcome", "Progress", "Spec", "Twin", "Waiting"]
+if TYPE_CHECKING:
+    from residue_federated.audit._live import Auditor
 
+__all__ = ["WHOLE", "Context", "Line", "Outcome", "Progress", "Spec", "Twin", "Waiting"]
+
+WHOLE = "_job"
+"""Under this name, which no component can have, parties agree on what is finished."""
 _CHUNK = 64
 """Randomness made at a time while waiting: few enough to notice a message soon, and enough that a
 card computes longer on a row of its table than it takes to read the row."""
@@ -94,9 +99,15 @@ class Line:
     """Messages of one component: ciphertexts, keys and records of arrays, each checked."""
 
     def __init__(
-        self, endpoint: Endpoint, component: str, backend: Backend, waiting: Waiting
+        self,
+        endpoint: Endpoint,
+        component: str,
+        backend: Backend,
+        waiting: Waiting,
+        auditor: Auditor | None = None,
     ) -> None:
         self._endpoint = endpoint
+        self._auditor = auditor
         self._component = component
         self._backend = backend
         self._waiting = waiting
@@ -174,6 +185,8 @@ class Line:
                 f"{peer} sent ciphertexts of shapes {[a.shape for a in arrays]} as '{tag}', "
                 f"expected {list(shapes)}"
             )
+        if self._auditor is not None:
+            self._auditor.took(peer, f"{self._component}/{tag}", arrays)
         return arrays
 
     def send_record(self, peer: str, tag: str, **arrays: NDArray[Any]) -> None:
@@ -247,6 +260,7 @@ class Context:
         waiting: where to book the time of messages.
         on_progress: told of every round.
         trace: whether to keep decrypted integers.
+        auditor: told of every state that is kept or restored, and of received ciphertexts.
     """
 
     def __init__(
@@ -262,6 +276,7 @@ class Context:
         waiting: Waiting,
         on_progress: Progress,
         trace: bool = False,
+        auditor: Auditor | None = None,
     ) -> None:
         self.job = job
         self.party = party
@@ -273,7 +288,8 @@ class Context:
         self.backend = backend
         self.inputs = inputs
         self.trace = trace
-        self.line = Line(endpoint, component, backend, waiting)
+        self.line = Line(endpoint, component, backend, waiting, auditor)
+        self._auditor = auditor
         self._checkpoints = checkpoints
         self._on_progress = on_progress
 
@@ -307,11 +323,15 @@ class Context:
             if agreed and agreed not in mine:
                 raise ProtocolError(f"{self.guest} wants to resume after an unknown round {agreed}")
         self._checkpoints.drop_after(agreed)
+        if self._auditor is not None:
+            self._auditor.resumed(self.component, agreed)
         return (agreed, self._checkpoints.load(agreed)) if agreed else None
 
     def checkpoint(self, done: int, state: State) -> None:
         """Keep what is needed to go on after `done` rounds, on disk when this returns."""
         self._checkpoints.save(done, state)
+        if self._auditor is not None:
+            self._auditor.checkpoint(self.component, done)
 
     def agree_on_rows(self, table: Table) -> None:
         """Guest and hosts see that they have the same rows, in the same order.

@@ -16,15 +16,13 @@ from residue.errors import ResidueError
 from residue_federated._certificates import Identity
 from residue_federated._checkpoint import Checkpoints, write_json
 from residue_federated._components import runner_of
-from residue_federated._context import Context, Outcome, Progress, Waiting
+from residue_federated._context import WHOLE, Context, Outcome, Progress, Waiting
 from residue_federated._data import Table, load_table
 from residue_federated._jobs import Job
 from residue_federated._transport import Endpoint, Message
+from residue_federated.audit import RECORD, Auditor
 
 __all__ = ["ComponentReport", "PartyReport", "has_checkpoints", "run_party"]
-
-_WHOLE = "_job"
-"""Under this name, which no component can have, parties agree on what is finished."""
 
 
 @dataclass
@@ -121,17 +119,27 @@ def run_party(
     backend = backend or opened
     assert backend is not None
     backend.reset_stats()
-    run = _Run(job, name, table, backend, directory, progress, trace)
     try:
         with (
+            Auditor(job, name, identity, directory and directory / RECORD) as auditor,
             Endpoint(
-                name, job.digest, identity, job.transport, listen=listen, observer=observer
+                name,
+                job.digest,
+                identity,
+                job.transport,
+                listen=listen,
+                observer=observer,
+                gate=auditor,
             ) as endpoint,
             _telling(endpoint),
         ):
+            run = _Run(job, name, table, backend, directory, progress, trace, auditor)
             endpoint.connect(meet(endpoint.port))
+            auditor.agree_on_code(endpoint)
             run.components(endpoint)
-            return run.report(endpoint)
+            report = run.report(endpoint)
+            auditor.end(report.files)
+            return report
     finally:
         backend.clear_secrets()
         if opened is not None:
@@ -150,7 +158,9 @@ class _Run:
         directory: Path | None,
         progress: Progress,
         trace: bool,
+        auditor: Auditor,
     ) -> None:
+        self._auditor = auditor
         self._job, self._name, self._table, self._backend = job, name, table, backend
         self._directory, self._progress, self._trace = directory, progress, trace
         self._outcomes: dict[str, Outcome] = {}
@@ -162,8 +172,8 @@ class _Run:
     def components(self, endpoint: Endpoint) -> None:
         """Run what is not finished yet at all parties."""
         start = time.perf_counter()
-        results = self._checkpoints(_WHOLE, keep=None)
-        whole = self._context(_WHOLE, endpoint, results)
+        results = self._checkpoints(WHOLE, keep=None)
+        whole = self._context(WHOLE, endpoint, results)
         finished, _ = whole.restored() or (0, {})
         for number, (name, component) in enumerate(self._job.components.items(), 1):
             report = ComponentReport(name, component.type)
@@ -171,7 +181,10 @@ class _Run:
                 outcome = self._load(name, results.load(number))
             else:
                 context = self._context(name, endpoint, self._checkpoints(name), report)
-                outcome = runner_of(component).run(context, component, self._input(name))
+                table = self._input(name)
+                self._auditor.begin(name, table)
+                outcome = runner_of(component).run(context, component, table)
+                self._auditor.finish(name)
                 self._keep(name, outcome)
                 whole.checkpoint(number, _result_of(outcome))
             report.rounds, report.losses = outcome.rounds, outcome.losses
@@ -237,6 +250,7 @@ class _Run:
             waiting=self._waiting,
             on_progress=on_progress,
             trace=self._trace,
+            auditor=self._auditor,
         )
 
     def _input(self, name: str) -> Table | None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 # A broken handshake is reported by us, once, in words; gRPC's own log lines would double it.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -28,6 +28,8 @@ import grpc
 from residue_federated._certificates import Identity
 from residue_federated._jobs import Transport
 from residue_federated.errors import (
+    AuditViolation,
+    FederatedError,
     MessageTooLarge,
     PeerFailed,
     PeerLost,
@@ -37,7 +39,7 @@ from residue_federated.errors import (
 )
 from residue_federated.proto import v1
 
-__all__ = ["PROTOCOL_VERSION", "Endpoint", "Message", "Traffic"]
+__all__ = ["PROTOCOL_VERSION", "Endpoint", "Gate", "Message", "Traffic"]
 
 PROTOCOL_VERSION = 1
 _SERVICE = "residue.federated.v1.Exchange"
@@ -51,16 +53,33 @@ _MAX_REASON = 500
 
 @dataclass(frozen=True)
 class Message:
-    """One message as it crossed the border of a party: when it was sent, or taken by its receiver.
+    """One message as it crosses the border of a party.
 
-    party: whose border. data: the serialised payload.
+    party: whose border. sequence: 1, 2, 3, ... for the pair of sender and receiver. data: the
+    serialised payload; sha256: of data.
     """
 
     party: str
     sender: str
     receiver: str
     tag: str
+    sequence: int
+    payload: v1.Payload
     data: bytes
+    sha256: bytes
+
+
+class Gate(Protocol):
+    """Sees every message before it leaves and as soon as it arrives, once each.
+
+    Either method may raise `AuditViolation`, which stops the party.
+    """
+
+    def leaving(self, message: Message) -> bytes:
+        """A message is about to leave; returns the party's signature."""
+
+    def arrived(self, message: Message, signature: bytes, certificate: bytes) -> None:
+        """A message has arrived from the holder of a certificate (PEM), with its signature."""
 
 
 @dataclass
@@ -83,12 +102,14 @@ class Endpoint:
         *,
         listen: str = "127.0.0.1:0",
         observer: Callable[[Message], None] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._party = party
         self._job = job
         self._identity = identity
         self._settings = settings
         self._observer = observer
+        self._gate = gate
         self._max_bytes = int(settings.max_message_mib * 2**20)
         self._peers: dict[str, str] = {}
         self._channels: dict[str, Any] = {}
@@ -97,8 +118,8 @@ class Endpoint:
         self._sent: dict[str, int] = {}
         self._arrival = threading.Condition()
         self._received: dict[str, int] = {}
-        self._mail: dict[tuple[str, str], tuple[v1.Payload, bytes]] = {}
-        self._aborted: PeerFailed | None = None
+        self._mail: dict[tuple[str, str], Message] = {}
+        self._aborted: FederatedError | None = None
         self.traffic = Traffic()
         self._server, self.port = self._serve(listen)
 
@@ -146,14 +167,18 @@ class Endpoint:
             )
         with self._send_lock:
             sequence = self._sent.get(peer, 0) + 1
+            digest = hashlib.sha256(data).digest()
+            me = self._party
+            message = Message(me, me, peer, tag, sequence, payload, data, digest)
             header = v1.Header(
                 protocol=PROTOCOL_VERSION,
                 job=self._job,
-                sender=self._party,
+                sender=me,
                 sequence=sequence,
                 tag=tag,
                 size=len(data),
-                sha256=hashlib.sha256(data).digest(),
+                sha256=digest,
+                signature=b"" if self._gate is None else self._gate.leaving(message),
             )
             self._retry(
                 peer, self._settings.peer_timeout, partial(self._transmit, peer, header, data)
@@ -162,7 +187,7 @@ class Endpoint:
             self.traffic.messages += 1
             self.traffic.bytes += len(data)
         if self._observer is not None:
-            self._observer(Message(self._party, self._party, peer, tag, data))
+            self._observer(message)
 
     def receive(self, peer: str, tag: str, *, idle: Callable[[], bool] | None = None) -> v1.Payload:
         """The message `tag` of `peer`, waiting for it if need be.
@@ -171,7 +196,7 @@ class Endpoint:
         a call should take well under a second.
 
         Raises `PeerFailed` if any party stopped on an error, `PeerLost` if `peer` stops answering
-        for ``peer_timeout`` or does not send within ``message_timeout``.
+        for ``peer_timeout`` or does not send within ``message_timeout``, and what the gate raises.
         """
         start = time.monotonic()
         asked = start
@@ -183,10 +208,9 @@ class Endpoint:
                 if arrived is None and self._aborted is not None:
                     raise self._aborted
             if arrived is not None:
-                payload, data = arrived
                 if self._observer is not None:
-                    self._observer(Message(self._party, peer, self._party, tag, data))
-                return payload
+                    self._observer(arrived)
+                return arrived.payload
             if idle is not None and not idle():
                 idle = None
             now = time.monotonic()
@@ -417,26 +441,51 @@ class Endpoint:
             payload.ParseFromString(bytes(data))
         except Exception:  # protobuf's DecodeError has no public base of its own
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"'{header.tag}' is malformed")
-        return self._deliver(header, payload, bytes(data), context)
+        message = Message(
+            self._party,
+            header.sender,
+            self._party,
+            header.tag,
+            header.sequence,
+            payload,
+            bytes(data),
+            header.sha256,
+        )
+        return self._deliver(message, header.signature, context)
 
-    def _deliver(self, header: v1.Header, payload: v1.Payload, data: bytes, context: Any) -> v1.Ack:
+    def _deliver(self, message: Message, signature: bytes, context: Any) -> v1.Ack:
+        sender, tag = message.sender, message.tag
         with self._arrival:
-            last = self._received.get(header.sender, 0)
-            waiting = sum(sender == header.sender for sender, _ in self._mail)
+            last = self._received.get(sender, 0)
+            waiting = sum(from_ == sender for from_, _ in self._mail)
             fault = None
-            if header.sequence <= last:
+            if message.sequence <= last:
                 return v1.Ack(duplicate=True)
-            if header.sequence != last + 1:
-                fault = f"message {header.sequence} follows message {last}"
-            elif (header.sender, header.tag) in self._mail or waiting >= _MAX_WAITING:
-                fault = f"'{header.tag}' was not asked for"
+            if message.sequence != last + 1:
+                fault = f"message {message.sequence} follows message {last}"
+            elif waiting >= _MAX_WAITING:
+                fault = f"'{tag}' was not asked for"
             else:
-                self._received[header.sender] = header.sequence
-                self._mail[header.sender, header.tag] = (payload, data)
+                fault = self._pass(message, signature, context)
                 self._arrival.notify_all()
         if fault is not None:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, fault)
         return v1.Ack()
+
+    def _pass(self, message: Message, signature: bytes, context: Any) -> str | None:
+        """Put a message into the mail if the gate lets it, else return what is wrong with it."""
+        if self._gate is not None:
+            (certificate,) = context.auth_context()["x509_pem_cert"]
+            try:
+                self._gate.arrived(message, signature, certificate)
+            except AuditViolation as violation:
+                self._aborted = self._aborted or violation
+                return str(violation)
+        if (message.sender, message.tag) in self._mail:
+            return f"'{message.tag}' was not asked for"
+        self._received[message.sender] = message.sequence
+        self._mail[message.sender, message.tag] = message
+        return None
 
     def _too_large(self, tag: str) -> str:
         return (

@@ -25,6 +25,7 @@ def training(epochs: int | None = 3, batches: int | None = 2) -> Flow:
         Step("arbiter", "host", "key", "k"),
         Loop("epoch", (inner,), most=epochs, rounds=True),
         Step("host", "guest", "scores", "r"),
+        agrees=False,
     )
 
 
@@ -54,9 +55,7 @@ def replay(flow: Flow, roles: dict[str, str], log: list[tuple[str, str, str, str
 @pytest.mark.parametrize("roles", [TWO, ROLES])
 @pytest.mark.parametrize(("epochs", "batches"), [(1, 2), (3, 2)])
 @pytest.mark.parametrize("known", [True, False])
-def test_honest_runs_pass(
-    roles: dict[str, str], epochs: int, batches: int, *, known: bool
-) -> None:
+def test_honest_runs_pass(roles: dict[str, str], epochs: int, batches: int, *, known: bool) -> None:
     flow = training(3, batches if known else None)
     replay(flow, roles, messages(roles, epochs, batches))
 
@@ -137,7 +136,7 @@ def test_optional_steps_and_wildcards() -> None:
         Step("guest", "host", "split/{tree}/*", "r", optional=True),
         Step("host", "guest", "done/{tree}", "r"),
     )
-    flow = Flow(Loop("tree", tree, least=2, most=2))
+    flow = Flow(Loop("tree", tree, least=2, most=2), agrees=False)
     log = [("g", "h", "nodes/0", "r"), ("g", "h", "split/0/x", "r"), ("h", "g", "done/0", "r")]
     log += [("g", "h", "nodes/1", "r"), ("h", "g", "done/1", "r")]
     roles = {"g": "guest", "h": "host"}
@@ -148,7 +147,8 @@ def test_optional_steps_and_wildcards() -> None:
 
 def test_a_step_that_does_not_wait() -> None:
     for waits in (True, False):
-        flow = Flow(Step("host", "guest", "a", "r"), Step("guest", "host", "b", "r", waits=waits))
+        steps = Step("host", "guest", "a", "r"), Step("guest", "host", "b", "r", waits=waits)
+        flow = Flow(*steps, agrees=False)
         links = Links(flow, {"g": "guest", "h": "host"})
         if waits:
             with pytest.raises(Breach, match="without 'a'"):
@@ -158,13 +158,24 @@ def test_a_step_that_does_not_wait() -> None:
 
 
 def test_an_endless_loop_needs_a_message_in_every_round() -> None:
-    flow = Flow(Loop("round", (Step("host", "guest", "x/{round}", "r", optional=True),)))
+    body = (Step("host", "guest", "x/{round}", "r", optional=True),)
+    flow = Flow(Loop("round", body), agrees=False)
     with pytest.raises(ValueError, match="'round' has no last round"):
         Links(flow, {"g": "guest", "h": "host"})
-    bounded = Flow(
-        Loop("round", (Step("host", "guest", "x/{round}", "r", optional=True),), most=3)
-    )
+    bounded = Flow(Loop("round", (Step("host", "guest", "x/{round}", "r", optional=True),), most=3))
     links = Links(bounded, {"g": "guest", "h": "host"})
     links.received("h", "g", "x/1", "r")
     with pytest.raises(Breach, match="expected 'x/2' or nothing more"):
         links.received("h", "g", "x/0", "r")
+
+
+def test_a_flow_starts_with_the_agreement_on_where_to_resume() -> None:
+    links = Links(Flow(Step("host", "guest", "x", "record")), TWO)  # type: ignore[arg-type]
+    with pytest.raises(Breach, match="expected 'states'"):
+        links.received("h0", "g", "x", "record")
+    for message in [("h0", "g", "states"), ("a", "g", "states")]:
+        links.received(*message, "record")
+    for peer in ("h0", "a"):
+        links.sent("g", peer, "resume", "record")
+    links.received("h0", "g", "x", "record")
+    links.finished("g")

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from residue_federated._jobs import Role
 
-__all__ = ["Breach", "Flow", "Link", "Links", "Loop", "Step"]
+__all__ = ["SAME_ROWS", "Breach", "Flow", "Link", "Links", "Loop", "Step"]
 
 _Path = tuple[int, ...]
 """Where a step is: index in the sequence; for a loop: index, round, and so on within."""
@@ -78,6 +78,9 @@ class Flow:
         return Flow(*_resumed(self.items, done), agrees=False)
 
 
+SAME_ROWS = (Step("host", "guest", "rows", "record"), Step("guest", "host", "rows", "record"))
+"""The messages of `Context.agree_on_rows`."""
+
 _AGREEMENT = (
     Step("host", "guest", "states", "record"),
     Step("arbiter", "guest", "states", "record"),
@@ -131,7 +134,7 @@ class Link:
         if not found:
             return None
         reach = [self._after(self._flow.items, path, ()) for path in found]
-        self.next = _Reach(sum((r.paths for r in reach), []), any(r.end for r in reach))
+        self.next = _Reach([path for r in reach for path in r.paths], any(r.end for r in reach))
         return found[0]
 
     def step(self, path: _Path) -> Step:
@@ -259,10 +262,8 @@ class Links:
 
     def _advance(self, sender: str, receiver: str, tag: str, kind: str) -> tuple[_Path, Step]:
         link = self._links[sender, receiver]
-        expected = link.expected
         path = link.advance(tag, kind)
         if path is None:
-            raise Breach(
-                sender, f"{sender} sent '{tag}' ({kind}) to {receiver}, expected {expected}"
-            )
+            what = f"{sender} sent '{tag}' ({kind}) to {receiver}"
+            raise Breach(sender, f"{what}, expected {link.expected}")
         return path, link.step(path)

@@ -2,17 +2,19 @@
 
 Three kinds of checks, each of which names a party:
 
-- control: every party runs the same code; every message is signed by who it comes from;
+- control: all parties run the same code; every message is signed by the party it comes from;
 - algorithm: every message has its place in the protocol that the component declares;
 - data: the key has the agreed width, ciphertexts belong to it, carry randomness of their own and
-  declare plaintexts within the bound of their step, numbers are finite.
+  announce plaintexts within the bound of their step, columns and numbers are complete.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,24 +23,37 @@ from cryptography import x509
 import residue
 from residue.errors import ResidueError
 from residue_federated._certificates import Identity
-from residue_federated._components import runner_of
+from residue_federated._components import AnyComponent, runner_of
 from residue_federated._data import Table
 from residue_federated._jobs import Job
 from residue_federated._transport import Endpoint, Message
 from residue_federated.audit._code import code_of
 from residue_federated.audit._facts import MalformedPayload, facts_of
-from residue_federated.audit._flow import Breach, Step
+from residue_federated.audit._flow import Breach, Flow
 from residue_federated.audit._freshness import Freshness, unobfuscated
-from residue_federated.audit._protocol import CODE, Protocol, data_breach
-from residue_federated.audit._record import FORMAT, Recorder, Signer, signed_by
+from residue_federated.audit._protocol import CODE_TAG, Protocol, check_randomness
+from residue_federated.audit._record import FORMAT, Recorder, Signer, message_part, signed_by
 from residue_federated.errors import AuditViolation
 from residue_federated.proto import v1
 
-__all__ = ["Auditor"]
+__all__ = ["RECORD", "Auditor", "flow_of"]
+
+RECORD = "audit.jsonl"
+"""Name of a record in its party's directory."""
+
+
+def flow_of(component: AnyComponent, rows: int | None) -> Flow | None:
+    """The protocol that a component declares, None if it declares none."""
+    declare = getattr(runner_of(component), "flow", None)
+    flow: Flow | None = None if declare is None else declare(component, rows)
+    return flow
 
 
 class Auditor:
-    """Records and checks one run of a party. Use as a context manager around the run.
+    """Records and checks one run of a party, as a context manager around it and as its `Gate`.
+
+    Every method may raise `AuditViolation`, the first time for what it sees and from then on for
+    that.
 
     Args:
         job: the job.
@@ -52,18 +67,17 @@ class Auditor:
         self._party = party
         self._lock = threading.RLock()
         self._signer = Signer(identity)
-        self._recorder = None if path is None else Recorder(path, self._signer)
-        self._protocol = Protocol(job, party, runner_of)
+        self._protocol = Protocol(job, party, flow_of)
         self._freshness: dict[bytes, Freshness] = {}
         self._certificates: dict[str, x509.Certificate] = {}
         self._violation: AuditViolation | None = None
         self._code = code_of(job)
+        self._recorder = None if path is None else Recorder(path, self._signer)
         self._note(
             "start",
             format=FORMAT,
             job=job.digest,
             party=party,
-            role=job.role(party),
             certificate=self._signer.certificate,
             code={name: digest.hex() for name, digest in self._code.items()},
         )
@@ -71,157 +85,161 @@ class Auditor:
     def __enter__(self) -> Auditor:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
-        if error is None:
-            self._note("end")
-        elif self._violation is None:
-            # Only messages of our own errors are free of data.
-            text = str(error) if isinstance(error, ResidueError) else ""
-            self._note("failed", error=type(error).__name__, text=text)
-        if self._recorder is not None:
-            self._recorder.seal()
-            self._recorder.close()
-
-    # Messages, called by the endpoint.
-
-    def leaving(self, message: Message) -> str:
-        """Check and record a message before it leaves; returns its signature."""
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         with self._lock:
-            facts = facts_of(message.payload)
-            self._note("sent", **_address(message, message.receiver), **facts)
-            self._check(message, facts)
-        return self._signer.sign(signed_part(self._job.digest, message))
+            if error is not None and self._violation is None:
+                # Only messages of our own errors are free of data.
+                text = str(error) if isinstance(error, ResidueError) else ""
+                self._note("failed", error=type(error).__name__, text=text)
+            self._seal()
+            if self._recorder is not None:
+                self._recorder.close()
+                self._recorder = None
 
-    def arrived(self, message: Message, signature: str, certificate: bytes) -> None:
-        """Check and record a message as it arrives.
+    # Messages: the endpoint's gate.
 
-        signature: as the sender's `leaving` made it. certificate: the sender's, PEM, from the
-        connection. Raises `AuditViolation`.
-        """
-        sender = message.sender
+    def leaving(self, message: Message) -> bytes:
+        """Record a message before it leaves, check it, sign it."""
+        with self._lock:
+            try:
+                facts = facts_of(message.payload)
+            except MalformedPayload:  # its receiver refuses it
+                facts = {"kind": "malformed"}
+            self._note("sent", peer=message.receiver, **_particulars(message), **facts)
+            if facts["kind"] != "malformed":
+                self._protocol_of(message, facts)
+        return self._signer.sign(_signed(self._job, message))
+
+    def arrived(self, message: Message, signature: bytes, certificate: bytes) -> None:
+        """Record a message as it arrives, check whose it is and whether it belongs here."""
+        sender, tag = message.sender, message.tag
         with self._lock:
             try:
                 facts = facts_of(message.payload)
             except MalformedPayload as error:
-                self._break("data", sender, f"{sender} sent a bad '{message.tag}': {error}")
-            self._note("received", **_address(message, sender), signature=signature, **facts)
+                self._break(Breach(sender, f"{sender} sent a bad '{tag}': {error}", "data"))
             if sender not in self._certificates:
                 self._certificates[sender] = x509.load_pem_x509_certificate(certificate)
-            signed = signed_part(self._job.digest, message)
-            if not signed_by(self._certificates[sender], signature, signed):
-                self._break("control", sender, f"{sender} did not sign '{message.tag}'")
-            self._check(message, facts)
+                self._note("met", peer=sender, certificate=certificate.decode("ascii"))
+            self._note(
+                "received",
+                peer=sender,
+                signature=b64encode(signature).decode(),
+                **_particulars(message),
+                **facts,
+            )
+            if not signed_by(self._certificates[sender], signature, _signed(self._job, message)):
+                self._break(Breach(sender, f"{sender} sent '{tag}' without signing it", "control"))
+            self._protocol_of(message, facts)
 
     def took(self, peer: str, tag: str, arrays: Sequence[residue.CiphertextArray]) -> None:
-        """Check the randomness of ciphertexts that were received and loaded.
-
-        Raises `AuditViolation`.
-        """
+        """Check the randomness of ciphertexts that were received and loaded."""
         with self._lock:
             bare = again = count = 0
             for array in arrays:
                 marks = array.randomness_marks
                 assert marks is not None
-                fingerprint = array.public_key.fingerprint
-                freshness = self._freshness.setdefault(fingerprint, Freshness())
+                key = array.public_key.fingerprint
                 bare += unobfuscated(marks)
-                again += freshness.repeated(marks)
+                again += self._freshness.setdefault(key, Freshness()).repeated(marks)
                 count += marks.size
-            self._note(
-                "checked", peer=peer, tag=tag, count=count, unobfuscated=bare, repeated=again
-            )
-            if bare:
-                self._break(
-                    "data",
-                    peer,
-                    f"{peer} sent '{tag}' with {bare} of {count} ciphertexts unobfuscated: "
-                    "anybody can read them",
-                )
-            if again:
-                self._break(
-                    "data",
-                    peer,
-                    f"{peer} sent '{tag}' with {again} of {count} ciphertexts under randomness "
-                    "that was used before",
-                )
+            self._note("checked", peer=peer, tag=tag, count=count, bare=bare, again=again)
+            self._guarded(check_randomness, peer, tag, count, bare, again)
 
     # What the party does.
 
-    def agree_on_code(self, endpoint: Endpoint, peers: Sequence[str]) -> None:
-        """See that all parties run the same code. Raises `AuditViolation`."""
+    def agree_on_code(self, endpoint: Endpoint) -> None:
+        """See that all parties run the same code."""
         record = v1.Record()
         for name, digest in self._code.items():
-            record.arrays[name].CopyFrom(v1.Array(dtype="|u1", shape=[32], data=digest))
+            record.arrays[name].CopyFrom(v1.Array(dtype="|u1", shape=[len(digest)], data=digest))
+        peers = [party.name for party in self._job.parties if party.name != self._party]
         for peer in peers:
-            endpoint.send(peer, CODE, v1.Payload(record=record))
-        for peer in peers:
-            theirs = endpoint.receive(peer, CODE).record.arrays
+            endpoint.send(peer, CODE_TAG, v1.Payload(record=record))
+        theirs = {peer: endpoint.receive(peer, CODE_TAG).record.arrays for peer in peers}
+        for peer, arrays in theirs.items():
             for name, digest in self._code.items():
-                if name not in theirs or theirs[name].data != digest:
-                    self._break(
-                        "control",
-                        peer,
-                        f"{peer} runs other code for '{name}' than {self._party}: both need the "
-                        "same release",
-                    )
+                if name not in arrays or arrays[name].data != digest:
+                    text = f"{peer} runs other code for '{name}' than {self._party}"
+                    with self._lock:
+                        self._break(Breach(peer, f"{text}: both need the same release", "control"))
 
     def begin(self, component: str, table: Table | None) -> None:
-        """A component starts, with this table."""
+        """A component starts on a table; None at the arbiter."""
+        rows = None if table is None else len(table.ids)
+        nulls = 0 if table is None else int(np.count_nonzero(np.isnan(table.x)))
+        columns = None if table is None else table.x.shape[1]
         with self._lock:
-            rows = None if table is None else len(table.ids)
-            facts: dict[str, Any] = {}
-            if table is not None:
-                nulls = np.count_nonzero(np.isnan(table.x), axis=0)
-                facts = {"rows": rows, "columns": table.x.shape[1], "nulls": int(nulls.sum())}
-            self._note("begin", component=component, **facts)
-            self._guarded(lambda: self._protocol.begin(component, rows))
-            accepts = self._job.components[component].accepts_missing
-            if facts.get("nulls") and not accepts:
-                self._break(
-                    "data",
-                    self._party,
-                    f"{self._party} has {facts['nulls']} missing values in columns that "
-                    f"'{component}' needs complete",
-                )
+            self._note("begin", component=component, rows=rows, columns=columns, nulls=nulls)
+            self._guarded(self._protocol.begin, component, rows)
 
     def resumed(self, component: str, done: int) -> None:
         """The parties agreed to go on after `done` rounds of a component."""
         with self._lock:
             self._note("resumed", component=component, done=done)
-            self._guarded(lambda: self._protocol.resumed(component, done))
+            self._guarded(self._protocol.resumed, component, done)
 
     def checkpoint(self, component: str, done: int) -> None:
         """A component has kept its state after `done` rounds; the record is signed up to here."""
         with self._lock:
             self._note("checkpoint", component=component, done=done)
-            if self._recorder is not None:
-                self._recorder.seal()
+            self._seal()
 
     def finish(self, component: str) -> None:
-        """A component ends. Raises `AuditViolation` if its protocol is not complete."""
+        """A component ends: its protocol must be complete."""
         with self._lock:
-            self._guarded(lambda: self._protocol.finish(component))
+            self._guarded(self._protocol.finish, component)
             self._note("finish", component=component)
+
+    def end(self, files: Mapping[str, str]) -> None:
+        """The run ends well, with these files: path below the party's directory -> SHA-256."""
+        with self._lock:
+            self._guarded(self._protocol.end)
+            self._note("end", files=dict(files))
 
     # Within.
 
-    def _check(self, message: Message, facts: dict[str, Any]) -> None:
-        """A message against the job, then against the protocol."""
-        self._guarded(lambda: self._protocol.message(message, facts))
+    def _protocol_of(self, message: Message, facts: dict[str, Any]) -> None:
+        self._guarded(self._protocol.message, message.sender, message.receiver, message.tag, facts)
 
-    def _guarded(self, check: Any) -> None:
+    def _guarded(self, check: Any, *arguments: Any) -> None:
+        if self._violation is not None:
+            raise self._violation
         try:
-            check()
+            check(*arguments)
         except Breach as breach:
-            self._break(breach.rule, breach.party, str(breach))
+            self._break(breach)
 
-    def _break(self, rule: str, party: str, text: str) -> NoReturn:
-        violation = AuditViolation(text, party, rule)
-        if self._violation is None:
-            self._violation = violation
-            self._note("violation", rule=rule, party=party, text=text)
-        raise violation
+    def _break(self, breach: Breach) -> NoReturn:
+        self._violation = AuditViolation(str(breach), breach.party, breach.rule)
+        self._note("violation", party=breach.party, rule=breach.rule, text=str(breach))
+        self._seal()
+        raise self._violation
 
     def _note(self, event: str, **content: Any) -> None:
         if self._recorder is not None:
             self._recorder.add(event, **content)
+
+    def _seal(self) -> None:
+        if self._recorder is not None:
+            self._recorder.seal()
+
+
+def _particulars(message: Message) -> dict[str, Any]:
+    return {
+        "tag": message.tag,
+        "sequence": message.sequence,
+        "size": len(message.data),
+        "sha256": message.sha256.hex(),
+    }
+
+
+def _signed(job: Job, message: Message) -> bytes:
+    return message_part(
+        job.digest, message.sender, message.receiver, message.sequence, message.tag, message.sha256
+    )

@@ -11,16 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from residue_federated._components import AnyComponent
-from residue_federated._jobs import Job
+from residue_federated._context import WHOLE
+from residue_federated._jobs import Job, Role
 from residue_federated.audit._flow import Breach, Flow, Links, Step
 
-__all__ = ["CODE_TAG", "AUDIT", "RESULTS", "FlowOf", "Protocol"]
+__all__ = ["CODE_TAG", "FlowOf", "Protocol", "check_randomness"]
 
-AUDIT = "audit"
+_AUDIT = "_audit"
 """What the audit's own messages are named after, as those of a component are after it."""
-CODE_TAG = f"{AUDIT}/code"
-RESULTS = "results"
-"""Under this name the parties agree on which components they have finished."""
+CODE_TAG = f"{_AUDIT}/code"
 _BOUND_STEP = 32
 """Ciphertexts announce the size of their plaintexts in steps of so many bits."""
 
@@ -28,8 +27,10 @@ FlowOf = Callable[[AnyComponent, int | None], Flow | None]
 """The protocol of a component for a number of rows, None where this party knows none; or None for
 a component that declares no protocol."""
 
-_ROLES = ("guest", "host", "arbiter")
-_CODE = Flow(*(Step(a, b, "code", "record") for a in _ROLES for b in _ROLES), agrees=False)
+_ROLES: tuple[Role, ...] = ("guest", "host", "arbiter")
+_CODE = Flow(
+    *(Step(a, b, "code", "record", waits=False) for a in _ROLES for b in _ROLES), agrees=False
+)
 
 
 @dataclass
@@ -57,9 +58,9 @@ class Protocol:
         self._party = party
         self._flow_of = flow_of
         self._roles = {p.name: job.role(p.name) for p in job.parties}
-        self._watches = {name: _Watch() for name in (AUDIT, RESULTS, *job.components)}
+        self._watches = {name: _Watch() for name in (_AUDIT, WHOLE, *job.components)}
         self.undeclared: set[str] = set()
-        for name, flow in ((AUDIT, _CODE), (RESULTS, Flow())):
+        for name, flow in ((_AUDIT, _CODE), (WHOLE, Flow())):
             self._watches[name] = _Watch(flow, Links(flow, self._roles), began=True)
 
     def begin(self, component: str, rows: int | None) -> None:
@@ -80,7 +81,7 @@ class Protocol:
 
     def message(self, sender: str, receiver: str, tag: str, facts: dict[str, Any]) -> None:
         """A message that the party sends or that arrives."""
-        component, _, rest = tag.partition("/")
+        component, _, _ = tag.partition("/")
         watch = self._watches.get(component)
         if watch is None:
             raise Breach(sender, f"{sender} sent '{tag}' to {receiver}: there is no '{component}'")
@@ -148,3 +149,16 @@ class Protocol:
         if facts["kind"] == "masked_plaintexts" and facts["bits"] > agreed:
             text = f"{sender} sent '{tag}' with a number of {facts['bits']} bits, beyond the key's"
             raise Breach(sender, text, "data")
+
+
+def check_randomness(peer: str, tag: str, count: int, bare: int, again: int) -> None:
+    """`peer` sent `count` ciphertexts: none may be without randomness, none with one used before.
+
+    Raises `Breach`.
+    """
+    if bare:
+        text = f"{bare} of {count} ciphertexts unobfuscated: anybody can read them"
+        raise Breach(peer, f"{peer} sent '{tag}' with {text}", "data")
+    if again:
+        text = f"{again} of {count} ciphertexts under randomness that was used before"
+        raise Breach(peer, f"{peer} sent '{tag}' with {text}", "data")

@@ -30,7 +30,17 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from residue_federated._certificates import Identity
 from residue_federated.errors import CertificateError, RecordError
 
-__all__ = ["FORMAT", "Entry", "Record", "Recorder", "Signer", "read_record", "signed_by"]
+__all__ = [
+    "FORMAT",
+    "Entry",
+    "Record",
+    "Recorder",
+    "Signer",
+    "from_base64",
+    "message_part",
+    "read_record",
+    "signed_by",
+]
 
 FORMAT = 1
 _GENESIS = "0" * 64
@@ -49,29 +59,42 @@ class Signer:
         self._key = key
         self.certificate = identity.certificate.read_text(encoding="ascii")
 
-    def sign(self, data: bytes) -> str:
-        """A signature of `data`, base64."""
+    def sign(self, data: bytes) -> bytes:
+        """A signature of `data`."""
         if isinstance(self._key, rsa.RSAPrivateKey):
-            signature = self._key.sign(_CONTEXT + data, _PSS, hashes.SHA256())
-        else:
-            signature = self._key.sign(_CONTEXT + data, ec.ECDSA(hashes.SHA256()))
-        return b64encode(signature).decode()
+            return self._key.sign(_CONTEXT + data, _PSS, hashes.SHA256())
+        return self._key.sign(_CONTEXT + data, ec.ECDSA(hashes.SHA256()))
 
 
-def signed_by(certificate: x509.Certificate, signature: str, data: bytes) -> bool:
+def signed_by(certificate: x509.Certificate, signature: bytes, data: bytes) -> bool:
     """Whether `signature` is that of `data` by the holder of `certificate`."""
     key = certificate.public_key()
     try:
-        raw = b64decode(signature, validate=True)
         if isinstance(key, rsa.RSAPublicKey):
-            key.verify(raw, _CONTEXT + data, _PSS, hashes.SHA256())
+            key.verify(signature, _CONTEXT + data, _PSS, hashes.SHA256())
         elif isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(raw, _CONTEXT + data, ec.ECDSA(hashes.SHA256()))
+            key.verify(signature, _CONTEXT + data, ec.ECDSA(hashes.SHA256()))
         else:
             return False
-    except (InvalidSignature, ValueError):
+    except InvalidSignature:
         return False
     return True
+
+
+def message_part(
+    job: str, sender: str, receiver: str, sequence: int, tag: str, sha256: bytes
+) -> bytes:
+    """What the sender of a message signs: the job's digest, who to whom, which, its payload."""
+    place = json.dumps(["message", job, sender, receiver, sequence, tag])
+    return place.encode() + b"\0" + sha256
+
+
+def from_base64(text: Any) -> bytes:
+    """Bytes of an entry; none if it holds none."""
+    try:
+        return b64decode(text, validate=True)
+    except (ValueError, TypeError):
+        return b""
 
 
 @dataclass(frozen=True)
@@ -143,7 +166,7 @@ class Recorder:
         with self._lock:
             unsigned = self._line("seal", {})
             content = json.loads(unsigned)
-            content["signature"] = self._signer.sign(unsigned)
+            content["signature"] = b64encode(self._signer.sign(unsigned)).decode()
             self._append(_canonical(content))
             os.fsync(self._file.fileno())
 
@@ -186,7 +209,9 @@ def read_record(path: Path) -> Record:
             record.faults.append((number, "it is not an entry: the line was changed"))
             break
         if entry.number != number:
-            how = "entries are missing" if entry.number > number else "it was moved or repeated"
+            here = f'"number":{number},'.encode()
+            moved = entry.number < number or any(here in later for later in lines[number + 1 :])
+            how = "the order was changed" if moved else "entries are missing"
             record.faults.append((number, f"its place holds entry {entry.number}: {how}"))
             break
         if previous != record.head:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from residue_federated._context import Context, Outcome
 from residue_federated._data import Table
+from residue_federated.audit import Flow
 from residue_federated.features._config import StandardiseConfig
 
-__all__ = ["run"]
+__all__ = ["flow", "run"]
 
 
 def run(context: Context, config: StandardiseConfig, table: Table | None) -> Outcome:
@@ -15,3 +16,8 @@ def run(context: Context, config: StandardiseConfig, table: Table | None) -> Out
     if table is None:
         return Outcome()
     return Outcome(table=table.standardised(target=config.target))
+
+
+def flow(config: StandardiseConfig, rows: int | None) -> Flow:
+    """Its messages: none of its own."""
+    return Flow()

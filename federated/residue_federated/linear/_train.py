@@ -40,11 +40,12 @@ from residue_federated.linear._fixed import (
     loss_coefficients,
     quantise,
 )
+from residue_federated.linear._flow import flow
 from residue_federated.linear._models import Objective, Updater, batches, label_of, metrics, stops
 from residue_federated.linear._twin import twin
 from residue_federated.proto import v1
 
-__all__ = ["run", "twin"]
+__all__ = ["flow", "run", "twin"]
 
 
 def run(context: Context, config: LinearConfig, table: Table | None) -> Outcome:

@@ -25,7 +25,7 @@ class HelloReply(_message.Message):
     def __init__(self, party: _Optional[str] = ...) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("protocol", "job", "sender", "sequence", "tag", "size", "sha256")
+    __slots__ = ("protocol", "job", "sender", "sequence", "tag", "size", "sha256", "signature")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class Header(_message.Message):
     TAG_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     job: str
     sender: str
@@ -40,7 +41,8 @@ class Header(_message.Message):
     tag: str
     size: int
     sha256: bytes
-    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., sender: _Optional[str] = ..., sequence: _Optional[int] = ..., tag: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
+    signature: bytes
+    def __init__(self, protocol: _Optional[int] = ..., job: _Optional[str] = ..., sender: _Optional[str] = ..., sequence: _Optional[int] = ..., tag: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("header", "data")
