@@ -21,13 +21,14 @@ _MODULES = {
     "standardise": "features._standardise",
     "logistic_regression": "linear._train",
     "linear_regression": "linear._train",
+    "poisson_regression": "linear._train",
 }
 
 
 class Runner(Protocol):
     """The module of a component; one that trains offers ``twin(config, tables)`` as well.
 
-    With ``flow(config, rows)`` it declares its protocol, see `residue_federated.audit`.
+    With ``flow(config, scene)`` it declares its protocol, see `residue_federated.audit`.
     """
 
     def run(self, context: Any, config: Any, table: Any) -> Any:

@@ -6,7 +6,7 @@ module; `Auditor` watches one party's run; `audit_records` checks the records of
 
 from __future__ import annotations
 
-from residue_federated.audit._flow import SAME_ROWS, Flow, Loop, Step
+from residue_federated.audit._flow import SAME_ROWS, Flow, Loop, Scene, Step
 from residue_federated.audit._live import RECORD, Auditor
 from residue_federated.audit._verify import AuditReport, Finding, audit_records
 
@@ -18,6 +18,7 @@ __all__ = [
     "Finding",
     "Flow",
     "Loop",
+    "Scene",
     "Step",
     "audit_records",
 ]

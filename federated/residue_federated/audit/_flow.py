@@ -7,7 +7,8 @@ A flow is a sequence of steps and loops, written once for all parties::
         Loop("epoch", (Step("host", "guest", "u/{epoch}", "ciphertexts"), ...), most=epochs),
     )
 
-A step of a role stands for one message of (or to) each party of that role. Every link, that is
+A step of a role stands for one message of (or to) each party of that role; ``@name`` stands for
+the party of that name. Every link, that is
 every ordered pair of parties, must carry exactly the messages that the flow has for it, in its
 order. Beyond that a party sends a message only when it has received all that the flow sends it
 before: so no party can answer what it was not asked. `Links` checks both, message by message.
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 
 from residue_federated._jobs import Role
 
-__all__ = ["SAME_ROWS", "Breach", "Flow", "Link", "Links", "Loop", "Step"]
+__all__ = ["SAME_ROWS", "Breach", "Flow", "Link", "Links", "Loop", "Scene", "Step"]
 
 _Path = tuple[int, ...]
 """Where a step is: index in the sequence; for a loop: index, round, and so on within."""
@@ -30,21 +31,32 @@ _Path = tuple[int, ...]
 class Step:
     """One message from each `sender` to each `receiver`, never to itself.
 
-    tag: without the component's name; ``{name}`` is the round of the loop of that name, a segment
+    sender, receiver: a role, or ``@`` and a party's name. tag: without the component's name; ``{name}`` is the round of the loop of that name, a segment
     ``*`` stands for any text without a slash. kind: of its payload. optional: it may be left out.
     waits: the sender needs what the flow has for it before. bits: plaintexts of its ciphertexts
     stay below ``2**bits`` in magnitude; None if that depends on the data. finite: a record's
     floating-point numbers are.
     """
 
-    sender: Role
-    receiver: Role
+    sender: str
+    receiver: str
     tag: str
     kind: str
     optional: bool = False
     waits: bool = True
     bits: int | None = None
     finite: bool = True
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a protocol may depend on besides the configuration.
+
+    hosts: their names, in the job's order. rows: of the component's table, None if unknown.
+    """
+
+    hosts: list[str]
+    rows: int | None
 
 
 @dataclass(frozen=True)
@@ -121,11 +133,15 @@ class _Reach:
 
 
 class Link:
-    """The messages of one ordered pair of parties: an automaton over their tags and kinds."""
+    """The messages of one ordered pair of parties: an automaton over their tags and kinds.
 
-    def __init__(self, flow: Flow, roles: tuple[Role, Role]) -> None:
+    sender, receiver: what each of the two is called in steps.
+    """
+
+    def __init__(self, flow: Flow, sender: set[str], receiver: set[str]) -> None:
         self._flow = flow
-        self._roles = roles
+        self._sender = sender
+        self._receiver = receiver
         self.next = self._from(flow.items, 0, ())
 
     def advance(self, tag: str, kind: str) -> _Path | None:
@@ -178,7 +194,7 @@ class Link:
     def _touches(self, item: Step | Loop) -> bool:
         if isinstance(item, Loop):
             return any(self._touches(part) for part in item.body)
-        return (item.sender, item.receiver) == self._roles
+        return item.sender in self._sender and item.receiver in self._receiver
 
     def _from(self, items: Sequence[Step | Loop], start: int, prefix: _Path) -> _Reach:
         """What may come first in ``items[start:]``."""
@@ -231,7 +247,10 @@ class Links:
 
     def __init__(self, flow: Flow, roles: dict[str, Role]) -> None:
         self._links = {
-            (a, b): Link(flow, (roles[a], roles[b])) for a in roles for b in roles if a != b
+            (a, b): Link(flow, {roles[a], f"@{a}"}, {roles[b], f"@{b}"})
+            for a in roles
+            for b in roles
+            if a != b
         }
 
     def sent(self, sender: str, receiver: str, tag: str, kind: str) -> Step:

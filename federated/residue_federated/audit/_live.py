@@ -29,7 +29,7 @@ from residue_federated._jobs import Job
 from residue_federated._transport import Endpoint, Message
 from residue_federated.audit._code import code_of
 from residue_federated.audit._facts import MalformedPayload, facts_of
-from residue_federated.audit._flow import Breach, Flow
+from residue_federated.audit._flow import Breach, Flow, Scene
 from residue_federated.audit._freshness import Freshness, unobfuscated
 from residue_federated.audit._protocol import CODE_TAG, Protocol, check_randomness
 from residue_federated.audit._record import FORMAT, Recorder, Signer, message_part, signed_by
@@ -42,10 +42,10 @@ RECORD = "audit.jsonl"
 """Name of a record in its party's directory."""
 
 
-def flow_of(component: AnyComponent, rows: int | None) -> Flow | None:
+def flow_of(component: AnyComponent, scene: Scene) -> Flow | None:
     """The protocol that a component declares, None if it declares none."""
     declare = getattr(runner_of(component), "flow", None)
-    flow: Flow | None = None if declare is None else declare(component, rows)
+    flow: Flow | None = None if declare is None else declare(component, scene)
     return flow
 
 
@@ -92,7 +92,10 @@ class Auditor:
         trace: TracebackType | None,
     ) -> None:
         with self._lock:
-            if error is not None and self._violation is None:
+            if isinstance(error, AuditViolation) and self._violation is None and error.party:
+                # Seen by the component itself.
+                self._note("violation", party=error.party, rule=error.rule, text=str(error))
+            elif error is not None and self._violation is None:
                 # Only messages of our own errors are free of data.
                 text = str(error) if isinstance(error, ResidueError) else ""
                 self._note("failed", error=type(error).__name__, text=text)

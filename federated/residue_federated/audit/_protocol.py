@@ -13,7 +13,7 @@ from typing import Any
 from residue_federated._components import AnyComponent
 from residue_federated._context import WHOLE
 from residue_federated._jobs import Job, Role
-from residue_federated.audit._flow import Breach, Flow, Links, Step
+from residue_federated.audit._flow import Breach, Flow, Links, Scene, Step
 
 __all__ = ["CODE_TAG", "FlowOf", "Protocol", "check_randomness"]
 
@@ -23,9 +23,8 @@ CODE_TAG = f"{_AUDIT}/code"
 _BOUND_STEP = 32
 """Ciphertexts announce the size of their plaintexts in steps of so many bits."""
 
-FlowOf = Callable[[AnyComponent, int | None], Flow | None]
-"""The protocol of a component for a number of rows, None where this party knows none; or None for
-a component that declares no protocol."""
+FlowOf = Callable[[AnyComponent, Scene], Flow | None]
+"""The protocol of a component, None if it declares none."""
 
 _ROLES: tuple[Role, ...] = ("guest", "host", "arbiter")
 _CODE = Flow(
@@ -66,7 +65,8 @@ class Protocol:
     def begin(self, component: str, rows: int | None) -> None:
         """A component starts on a table of so many rows, None if this party has no table."""
         watch = self._watches[component]
-        watch.flow, watch.began = self._flow_of(self._job.components[component], rows), True
+        scene = Scene([host.name for host in self._job.hosts], rows)
+        watch.flow, watch.began = self._flow_of(self._job.components[component], scene), True
         if watch.flow is None:
             self.undeclared.add(component)
             watch.waiting.clear()

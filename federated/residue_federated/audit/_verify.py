@@ -23,7 +23,7 @@ from residue_federated._components import AnyComponent
 from residue_federated._context import WHOLE
 from residue_federated._jobs import Job
 from residue_federated.audit._code import ENGINE
-from residue_federated.audit._flow import Breach, Flow
+from residue_federated.audit._flow import Breach, Flow, Scene
 from residue_federated.audit._live import flow_of
 from residue_federated.audit._protocol import Protocol, check_randomness
 from residue_federated.audit._record import (
@@ -162,9 +162,10 @@ class _Witness:
     def follow(self, rows: Mapping[str, int]) -> None:
         """Check what the record tells against job and protocol."""
 
-        def declared(component: AnyComponent, known: int | None) -> Flow | None:
+        def declared(component: AnyComponent, scene: Scene) -> Flow | None:
             name = next(n for n, c in self.job.components.items() if c is component)
-            return flow_of(component, rows.get(name) if known is None else known)
+            known = rows.get(name) if scene.rows is None else scene.rows
+            return flow_of(component, Scene(scene.hosts, known))
 
         for run in self.runs:
             replay = _Replay(self, Protocol(self.job, self.party, declared))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from residue_federated._context import Context, Outcome
 from residue_federated._data import Table
-from residue_federated.audit import Flow
+from residue_federated.audit import Flow, Scene
 from residue_federated.features._config import StandardiseConfig
 
 __all__ = ["flow", "run"]
@@ -18,6 +18,6 @@ def run(context: Context, config: StandardiseConfig, table: Table | None) -> Out
     return Outcome(table=table.standardised(target=config.target))
 
 
-def flow(config: StandardiseConfig, rows: int | None) -> Flow:
+def flow(config: StandardiseConfig, scene: Scene) -> Flow:
     """Its messages: none of its own."""
     return Flow()

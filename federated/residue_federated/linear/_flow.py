@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from residue_federated.audit import SAME_ROWS, Flow, Loop, Step
+from itertools import pairwise
+
+from residue_federated.audit import SAME_ROWS, Flow, Loop, Scene, Step
 from residue_federated.linear._config import LinearConfig
 from residue_federated.linear._models import batches
 
 __all__ = ["flow"]
 
 
-def flow(config: LinearConfig, rows: int | None) -> Flow:
-    """The four steps of every batch, between the agreement on rows and key, and the scores.
-
-    A share of a residual fits the bits that the precision gives it, rounding included.
-    """
+def flow(config: LinearConfig, scene: Scene) -> Flow:
+    """The four steps of every batch, between the agreement on rows and key, and the scores."""
     batch = (
-        Step("host", "guest", "u/{epoch}/{batch}", "ciphertexts", bits=_share_bits(config)),
+        *_residuals(config, scene),
         Step("guest", "host", "d/{epoch}/{batch}", "ciphertexts"),
         Step("host", "guest", "loss/{epoch}/{batch}", "ciphertexts"),
         Step("guest", "arbiter", "g/{epoch}/{batch}", "ciphertexts"),
@@ -23,18 +22,31 @@ def flow(config: LinearConfig, rows: int | None) -> Flow:
         Step("arbiter", "guest", "g/{epoch}/{batch}", "masked_plaintexts"),
         Step("arbiter", "host", "g/{epoch}/{batch}", "masked_plaintexts"),
     )
-    number = None if rows is None else len(list(batches(config, rows, 0)))
+    number = None if scene.rows is None else len(list(batches(config, scene.rows, 0)))
     epoch = Loop("batch", batch, least=number or 1, most=number)
+    poisson = config.type == "poisson_regression"
     return Flow(
         *SAME_ROWS,
         Step("guest", "arbiter", "shape", "record"),
         Step("host", "arbiter", "shape", "record"),
         Step("arbiter", "guest", "key", "public_key"),
         Step("arbiter", "host", "key", "public_key"),
+        *([Step("guest", "host", "y", "ciphertexts")] if poisson else []),
         Loop("epoch", (epoch,), most=config.epochs, rounds=True),
         Step("host", "guest", "scores", "record"),
     )
 
 
-def _share_bits(config: LinearConfig) -> int:
-    return config.precision.residual_bits + config.precision.integer_bits + 1
+def _residuals(config: LinearConfig, scene: Scene) -> list[Step]:
+    """How the guest comes by the residuals: shares of all hosts, or Poisson's chain of factors.
+
+    What a party encrypts fits the bits that the precision gives it, rounding included.
+    """
+    bits = config.precision.residual_bits + config.precision.integer_bits + 1
+    if config.type != "poisson_regression":
+        return [Step("host", "guest", "u/{epoch}/{batch}", "ciphertexts", bits=bits)]
+    chain = [*(f"@{host}" for host in scene.hosts), "guest"]
+    return [
+        Step(a, b, "u/{epoch}/{batch}", "ciphertexts", bits=None if number else bits)
+        for number, (a, b) in enumerate(pairwise(chain))
+    ]
