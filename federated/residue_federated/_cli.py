@@ -1,4 +1,4 @@
-"""The commands ``residue fl run | resume | party | certs | check``."""
+"""The commands ``residue fl run | resume | party | certs | check | audit``."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from rich.table import Table
 
 from residue.errors import InsecureKeyWarning, ResidueError
 from residue_federated._jobs import Job, load_job
+from residue_federated.audit._cli import audit
 from residue_federated.errors import JobError
 
 __all__ = ["app"]
@@ -38,6 +39,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.command()(audit)
 
 _JobFile = Annotated[Path, typer.Argument(help="Job file (YAML).", show_default=False)]
 

@@ -20,7 +20,7 @@ from residue_federated._context import WHOLE, Context, Outcome, Progress, Waitin
 from residue_federated._data import Table, load_table
 from residue_federated._jobs import Job
 from residue_federated._transport import Endpoint, Message
-from residue_federated.audit import RECORD, Auditor
+from residue_federated.audit._live import RECORD, Auditor
 
 __all__ = ["ComponentReport", "PartyReport", "has_checkpoints", "run_party"]
 

@@ -31,11 +31,11 @@ _Path = tuple[int, ...]
 class Step:
     """One message from each `sender` to each `receiver`, never to itself.
 
-    sender, receiver: a role, or ``@`` and a party's name. tag: without the component's name; ``{name}`` is the round of the loop of that name, a segment
-    ``*`` stands for any text without a slash. kind: of its payload. optional: it may be left out.
-    waits: the sender needs what the flow has for it before. bits: plaintexts of its ciphertexts
-    stay below ``2**bits`` in magnitude; None if that depends on the data. finite: a record's
-    floating-point numbers are.
+    sender, receiver: a role, or ``@`` and a party's name. tag: without the component's name;
+    ``{name}`` is the round of the loop of that name, a segment ``*`` stands for any text without a
+    slash. kind: of its payload. optional: it may be left out. waits: the sender needs what the flow
+    has for it before. bits: plaintexts of its ciphertexts stay below ``2**bits`` in magnitude; None
+    if that depends on the data. finite: a record's floating-point numbers are.
     """
 
     sender: str

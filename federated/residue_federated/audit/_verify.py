@@ -99,7 +99,7 @@ def audit_records(job: Job, records: Mapping[str, Path], authority: Path) -> Aud
 
     Args:
         job: the job that was agreed on.
-        records: party -> its record; of as many parties as there are.
+        records: party -> where its record must be; of as many parties as are to be audited.
         authority: certificate of the authority that signed the parties' own, PEM.
 
     Raises `RecordError` if a file cannot be read.
@@ -107,10 +107,12 @@ def audit_records(job: Job, records: Mapping[str, Path], authority: Path) -> Aud
     root = x509.load_pem_x509_certificate(authority.read_bytes())
     report = AuditReport(job.name, job.digest)
     report.missing = [party.name for party in job.parties if party.name not in records]
-    witnesses = {
-        party: _Witness(job, party, read_record(path), root, report)
-        for party, path in records.items()
-    }
+    witnesses = {}
+    for party, path in records.items():
+        if path.exists():
+            witnesses[party] = _Witness(job, party, read_record(path), root, report)
+        else:
+            report.findings.append(Finding(party, "record", "there is no record", party))
     rows: dict[str, int] = {}
     for witness in witnesses.values():
         rows |= witness.rows

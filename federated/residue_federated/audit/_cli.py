@@ -1,0 +1,88 @@
+"""The command ``residue fl audit``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from residue_federated.errors import RecordError
+
+if TYPE_CHECKING:
+    from residue_federated.audit._verify import AuditReport
+
+__all__ = ["audit"]
+
+
+def audit(
+    directory: Annotated[
+        Path,
+        typer.Argument(
+            help="A run's directory, or one with a directory a party.", show_default=False
+        ),
+    ],
+    job_file: Annotated[
+        Path | None, typer.Option("--job", help="Job file [default: DIRECTORY/job.json].")
+    ] = None,
+    authority: Annotated[
+        Path | None,
+        typer.Option(help="Certificate of the job's authority [default: a party's ca.pem]."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on standard output.")
+    ] = False,
+) -> None:
+    """Check the records of a run: chains, signatures, protocol and data, party against party.
+
+    Exit code 1 if anything is wrong.
+    """
+    from residue_federated._jobs import load_job
+    from residue_federated.audit._live import RECORD
+    from residue_federated.audit._verify import audit_records
+
+    job = load_job(job_file or directory / "job.json")
+    records = {}
+    for party in job.parties:
+        path = directory / party.name / RECORD
+        if path.parent.is_dir():
+            records[party.name] = path
+    if not records:
+        raise RecordError(f"{directory} has no directory of any party of {job.name}")
+    own = [directory / party / "ca.pem" for party in records]
+    found = authority or next((path for path in own if path.is_file()), None)
+    if found is None:
+        raise RecordError(f"{directory} has no ca.pem: give the authority's with --authority")
+    report = audit_records(job, records, found)
+    if as_json:
+        typer.echo(json.dumps({"ok": report.ok, "named": report.named, **asdict(report)}))
+    else:
+        _show(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _show(report: AuditReport) -> None:
+    console = Console() if Console().is_terminal else Console(width=120)
+    table = Table(title=f"Audit of {report.job}")
+    for column in ("party", "run", "entries", "signatures", "sent", "received", "ciphertexts"):
+        table.add_column(column, justify="left" if column in ("party", "run") else "right")
+    for p in report.parties:
+        counts = (p.entries, p.signatures, p.sent, p.received, p.ciphertexts)
+        table.add_row(p.party, p.state, *(f"{count:,}" for count in counts))
+    console.print(table)
+    for missing in report.missing:
+        console.print(f"no record of {missing} to compare with", highlight=False)
+    for component in report.undeclared:
+        console.print(f"{component} declares no protocol: its order was not checked")
+    for finding in report.findings:
+        where = f"{finding.source}'s record"
+        where += "" if finding.entry is None else f", entry {finding.entry}"
+        text = f"{finding.party}: {finding.rule}: {finding.text} ({where})"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    verdict = "nothing is wrong" if report.ok else f"named: {', '.join(report.named)}"
+    console.print(verdict, highlight=False)
