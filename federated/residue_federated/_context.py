@@ -18,7 +18,7 @@ from residue_federated._checkpoint import Checkpoints, State
 from residue_federated._data import Table
 from residue_federated._jobs import Job, Role
 from residue_federated._transport import Endpoint
-from residue_federated.errors import DataError, ProtocolError
+from residue_federated.errors import AuditViolation, DataError, ProtocolError
 from residue_federated.proto import v1
 
 if TYPE_CHECKING:
@@ -179,7 +179,8 @@ class Line:
         try:
             arrays = [key.ciphertexts_from_bytes(block) for block in blocks]
         except (InvalidCiphertext, KeyMismatch) as error:
-            raise ProtocolError(f"{peer} sent unusable ciphertexts as '{tag}': {error}") from error
+            fault = f"{peer} sent unusable ciphertexts as '{tag}': {error}"
+            raise AuditViolation(fault, peer, "data") from error
         if [a.shape for a in arrays] != list(shapes):
             raise ProtocolError(
                 f"{peer} sent ciphertexts of shapes {[a.shape for a in arrays]} as '{tag}', "
