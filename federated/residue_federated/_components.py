@@ -7,18 +7,42 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
-from residue_federated.features._config import StandardiseConfig
+from residue_federated.features._config import (
+    BinConfig,
+    CorrelationConfig,
+    EvaluateConfig,
+    ImputeConfig,
+    SampleConfig,
+    SelectConfig,
+    SplitConfig,
+    StandardiseConfig,
+)
 from residue_federated.linear._config import LinearConfig
 
 __all__ = ["AnyComponent", "Runner", "package_of", "runner_of"]
 
 AnyComponent = Annotated[
-    StandardiseConfig | LinearConfig,
+    StandardiseConfig
+    | ImputeConfig
+    | SelectConfig
+    | SplitConfig
+    | SampleConfig
+    | BinConfig
+    | CorrelationConfig
+    | EvaluateConfig
+    | LinearConfig,
     Field(discriminator="type"),
 ]
 
 _MODULES = {
     "standardise": "features._standardise",
+    "impute": "features._impute",
+    "select": "features._select",
+    "split": "features._split",
+    "sample": "features._sample",
+    "bin": "features._bin",
+    "correlation": "features._correlation",
+    "evaluate": "features._evaluate",
     "logistic_regression": "linear._train",
     "linear_regression": "linear._train",
     "poisson_regression": "linear._train",
