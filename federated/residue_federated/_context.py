@@ -115,7 +115,13 @@ class Line:
 
     def within(self, part: str) -> Line:
         """The line of a part of the component."""
-        return Line(self._endpoint, f"{self._component}/{part}", self._backend, self._waiting)
+        path = f"{self._component}/{part}"
+        return Line(self._endpoint, path, self._backend, self._waiting, self._auditor)
+
+    @property
+    def path(self) -> str:
+        """What the tags of its messages start with: the component, and the part of it."""
+        return self._component
 
     def send_payload(self, peer: str, tag: str, payload: v1.Payload) -> None:
         """Any message."""
@@ -341,14 +347,14 @@ class Context:
                 raise ProtocolError(f"{self.guest} wants to resume after an unknown round {agreed}")
         self._checkpoints.drop_after(agreed)
         if self._auditor is not None:
-            self._auditor.resumed(self.component, agreed)
+            self._auditor.resumed(self.line.path, agreed)
         return (agreed, self._checkpoints.load(agreed)) if agreed else None
 
     def checkpoint(self, done: int, state: State) -> None:
         """Keep what is needed to go on after `done` rounds, on disk when this returns."""
         self._checkpoints.save(done, state)
         if self._auditor is not None:
-            self._auditor.checkpoint(self.component, done)
+            self._auditor.checkpoint(self.line.path, done)
 
     def agree_on_rows(self, table: Table) -> None:
         """Guest and hosts see that they have the same rows, in the same order.

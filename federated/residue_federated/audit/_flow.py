@@ -79,15 +79,20 @@ class Flow:
     """The protocol of a component.
 
     agrees: it starts with the agreement of `Context.restored`, which is not among the items.
+    parts: name, with ``*`` for what differs, and protocol of the parts that `Context.within` makes;
+    their messages are not among the items.
     """
 
-    def __init__(self, *items: Step | Loop, agrees: bool = True) -> None:
+    def __init__(
+        self, *items: Step | Loop, agrees: bool = True, parts: tuple[str, Flow] | None = None
+    ) -> None:
         self.agrees = agrees
         self.items = (*_AGREEMENT, *items) if agrees else items
+        self.parts = parts
 
     def resumed(self, done: int) -> Flow:
         """The protocol of a component that goes on after `done` rounds."""
-        return Flow(*_resumed(self.items, done), agrees=False)
+        return Flow(*_resumed(self.items, done), agrees=False, parts=self.parts)
 
 
 SAME_ROWS = (Step("host", "guest", "rows", "record"), Step("guest", "host", "rows", "record"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 from residue_federated._components import AnyComponent
@@ -58,6 +59,7 @@ class Protocol:
         self._flow_of = flow_of
         self._roles = {p.name: job.role(p.name) for p in job.parties}
         self._watches = {name: _Watch() for name in (_AUDIT, WHOLE, *job.components)}
+        self._parts: dict[str, _Watch] = {}
         self.undeclared: set[str] = set()
         for name, flow in ((_AUDIT, _CODE), (WHOLE, Flow())):
             self._watches[name] = _Watch(flow, Links(flow, self._roles), began=True)
@@ -70,55 +72,84 @@ class Protocol:
         if watch.flow is None:
             self.undeclared.add(component)
             watch.waiting.clear()
-        elif not watch.flow.agrees:
-            self._open(component, watch, watch.flow)
+            return
+        if not watch.flow.agrees:
+            watch.links = Links(watch.flow, self._roles)
+        self._go_on(watch)
 
     def resumed(self, component: str, done: int) -> None:
-        """The parties agreed to go on after `done` rounds."""
-        watch = self._watches[component]
-        if watch.flow is not None and watch.links is None:
-            self._open(component, watch, watch.flow.resumed(done))
+        """The parties agreed to go on after `done` rounds of a component, or of a part of one."""
+        watch = self._part(component)[0] or self._watches.get(component)
+        if watch is not None and watch.flow is not None and watch.links is None:
+            watch.links = Links(watch.flow.resumed(done), self._roles)
+            self._go_on(watch)
 
     def message(self, sender: str, receiver: str, tag: str, facts: dict[str, Any]) -> None:
         """A message that the party sends or that arrives."""
-        component, _, _ = tag.partition("/")
-        watch = self._watches.get(component)
-        if watch is None:
+        component, _, rest = tag.partition("/")
+        if component not in self._watches:
             raise Breach(sender, f"{sender} sent '{tag}' to {receiver}: there is no '{component}'")
+        part, within = self._part(tag)
+        watch, rest = (self._watches[component], rest) if part is None else (part, within)
+        if watch.links is None:
+            if watch.flow is not None or not watch.began:
+                watch.waiting.append((sender, receiver, tag, facts))
+                return
+        else:
+            self._follow(watch.links, sender, receiver, tag, rest, facts)
         self._check_data(watch, sender, tag, facts)
-        if watch.links is not None:
-            self._follow(watch.links, sender, receiver, tag, facts)
-        elif watch.flow is not None or not watch.began:
-            watch.waiting.append((sender, receiver, tag, facts))
 
     def finish(self, component: str) -> None:
         """A component ends: nothing may be missing."""
-        watch = self._watches[component]
-        if watch.links is not None:
-            watch.links.finished(self._party)
-        for key, (sender, tag) in watch.strangers.items():
-            if key not in watch.keys:
-                text = f"{sender} sent '{tag}' under a key that nobody announced"
-                raise Breach(sender, text, "data")
+        parts = [w for name, w in self._parts.items() if name.startswith(f"{component}/")]
+        for watch in (self._watches[component], *parts):
+            self._none_waits(watch)
+            if watch.links is not None:
+                watch.links.finished(self._party)
+            for key, (sender, tag) in watch.strangers.items():
+                if key not in watch.keys:
+                    text = f"{sender} sent '{tag}' under a key that nobody announced"
+                    raise Breach(sender, text, "data")
 
     def end(self) -> None:
         """The run ends: no message may be left over."""
-        for name, watch in self._watches.items():
-            if watch.waiting:
-                sender, receiver, tag, _ = watch.waiting[0]
-                text = f"{sender} sent '{tag}' to {receiver}, where '{name}' never ran"
-                raise Breach(sender, text)
+        for watch in self._watches.values():
+            self._none_waits(watch)
 
-    def _open(self, component: str, watch: _Watch, flow: Flow) -> None:
-        watch.links = Links(flow, self._roles)
+    def _none_waits(self, watch: _Watch) -> None:
+        for sender, receiver, tag, _ in watch.waiting:
+            text = f"{sender} sent '{tag}' to {receiver}, which has no place for it"
+            raise Breach(sender, text)
+
+    def _part(self, tag: str) -> tuple[_Watch | None, str]:
+        """The part of a component that a tag belongs to, if any, and the rest of the tag."""
+        component, _, rest = tag.partition("/")
+        watch = self._watches.get(component)
+        if watch is None or watch.flow is None or watch.flow.parts is None:
+            return None, rest
+        pattern, flow = watch.flow.parts
+        part, _, within = rest.partition("/")
+        if not fnmatchcase(part, pattern):
+            return None, rest
+        return self._parts.setdefault(f"{component}/{part}", _Watch(flow, began=True)), within
+
+    def _go_on(self, watch: _Watch) -> None:
+        """Check what has waited."""
         waiting, watch.waiting = watch.waiting, []
         for message in waiting:
-            self._follow(watch.links, *message)
+            self.message(*message)
 
     def _follow(
-        self, links: Links, sender: str, receiver: str, tag: str, facts: dict[str, Any]
+        self,
+        links: Links,
+        sender: str,
+        receiver: str,
+        tag: str,
+        rest: str,
+        facts: dict[str, Any],
     ) -> None:
-        rest, kind = tag.partition("/")[2], facts["kind"]
+        """A message against its step. rest: of its tag, as the step has it."""
+        kind = facts["kind"]
         if sender == self._party:
             step = links.sent(sender, receiver, rest, kind)
         else:

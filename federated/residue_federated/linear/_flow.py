@@ -12,6 +12,15 @@ __all__ = ["flow"]
 
 
 def flow(config: LinearConfig, scene: Scene) -> Flow:
+    """One training, or with `one_vs_rest` the number of classes and one training for each."""
+    once = _training(config, scene)
+    if not config.one_vs_rest:
+        return once
+    told = (Step("guest", role, "classes", "record") for role in ("host", "arbiter"))
+    return Flow(*told, agrees=False, parts=("class-*", once))
+
+
+def _training(config: LinearConfig, scene: Scene) -> Flow:
     """The four steps of every batch, between the agreement on rows and key, and the scores."""
     batch = (
         *_residuals(config, scene),
