@@ -87,7 +87,7 @@ class ProtocolError(TransportError):
 class AuditViolation(ProtocolError):
     """A party broke the protocol, and the audit saw it while it happened.
 
-    party: who broke it, None where an error was passed on as text. rule: ``control``,
+    party: who broke it, None where an error was passed on as text. rule: ``code``, ``control``,
     ``algorithm`` or ``data``.
     """
 

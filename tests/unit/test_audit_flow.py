@@ -107,7 +107,7 @@ def test_nobody_answers_what_was_not_asked() -> None:
     for peer in ("g", "h0", "h1"):
         links.sent("a", peer, "key", "k")
     links.received("h0", "g", "u/0/0", "c")
-    with pytest.raises(Breach, match="g sent 'd/0/0' to h0 without 'u/0/0' of h1") as caught:
+    with pytest.raises(Breach, match="g sent 'd/0/0' to h0 without 'u/0/0' of h1 to g") as caught:
         links.sent("g", "h0", "d/0/0", "c")
     assert caught.value.party == "g"
 

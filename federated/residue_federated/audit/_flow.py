@@ -10,8 +10,9 @@ A flow is a sequence of steps and loops, written once for all parties::
 A step of a role stands for one message of (or to) each party of that role; ``@name`` stands for
 the party of that name. Every link, that is
 every ordered pair of parties, must carry exactly the messages that the flow has for it, in its
-order. Beyond that a party sends a message only when it has received all that the flow sends it
-before: so no party can answer what it was not asked. `Links` checks both, message by message.
+order. Beyond that a party sends a message only when it has sent and received all that the flow has
+for it before: so no party can leave a step out, or answer what it was not asked. `Links` checks
+both, message by message.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def _resumed(items: Sequence[Step | Loop], done: int) -> Iterator[Step | Loop]:
 
 
 class Breach(Exception):
-    """What a party did against the protocol. rule: ``control``, ``algorithm`` or ``data``."""
+    """What a party did against the protocol. rule: as that of an `AuditViolation`."""
 
     def __init__(self, party: str, text: str, rule: str = "algorithm") -> None:
         super().__init__(text)
@@ -266,12 +267,11 @@ class Links:
         path, step = self._advance(sender, receiver, tag, kind)
         if not step.waits:
             return step
-        for (other, to), incoming in self._links.items():
-            missing = incoming.overdue(path) if to == sender else None
+        for (source, target), link in self._links.items():
+            missing = link.overdue(path) if sender in (source, target) else None
             if missing is not None:
-                raise Breach(
-                    sender, f"{sender} sent '{tag}' to {receiver} without '{missing}' of {other}"
-                )
+                before = f"without '{missing}' of {source} to {target}"
+                raise Breach(sender, f"{sender} sent '{tag}' to {receiver} {before}")
         return step
 
     def received(self, sender: str, receiver: str, tag: str, kind: str) -> Step:

@@ -1,8 +1,9 @@
 """The audit of one party while it runs: a record of everything, and a stop at the first breach.
 
-Three kinds of checks, each of which names a party:
+Four kinds of checks, each of which names a party:
 
-- control: all parties run the same code; every message is signed by the party it comes from;
+- code: all parties run the same;
+- control: every message is signed by the party it comes from;
 - algorithm: every message has its place in the protocol that the component declares;
 - data: the key has the agreed width, ciphertexts belong to it, carry randomness of their own and
   announce plaintexts within the bound of their step, columns and numbers are complete.
@@ -170,7 +171,7 @@ class Auditor:
                 if name not in arrays or arrays[name].data != digest:
                     text = f"{peer} runs other code for '{name}' than {self._party}"
                     with self._lock:
-                        self._break(Breach(peer, f"{text}: both need the same release", "control"))
+                        self._break(Breach(peer, f"{text}: both need the same release", "code"))
 
     def begin(self, component: str, table: Table | None) -> None:
         """A component starts on a table; None at the arbiter."""

@@ -43,8 +43,8 @@ __all__ = ["AuditReport", "Finding", "PartyAudit", "audit_records"]
 class Finding:
     """What a party did wrong, or what is wrong with its record.
 
-    rule: ``record``, ``control``, ``algorithm`` or ``data``. source: the party whose record shows
-    it; entry: at which number.
+    rule: ``record``, ``code``, ``control``, ``algorithm`` or ``data``. source: the party whose
+    record shows it; entry: at which number.
     """
 
     party: str
@@ -116,14 +116,15 @@ def audit_records(job: Job, records: Mapping[str, Path], authority: Path) -> Aud
     rows: dict[str, int] = {}
     for witness in witnesses.values():
         rows |= witness.rows
-    for witness in witnesses.values():
+    report.parties = [witness.summary for witness in witnesses.values()]
+    own = {party: witness for party, witness in witnesses.items() if witness.authentic}
+    for witness in own.values():
         witness.follow(rows)
-    _compare_code(job, witnesses)
-    for sender in witnesses.values():
-        for receiver in witnesses.values():
+    _compare_code(job, own)
+    for sender in own.values():
+        for receiver in own.values():
             if sender is not receiver:
                 _compare_messages(sender, receiver)
-    report.parties = [witness.summary for witness in witnesses.values()]
     report.findings = list(dict.fromkeys(report.findings))
     return report
 
@@ -140,6 +141,7 @@ class _Witness:
         self.report = report
         self.summary = PartyAudit(party, entries=len(record.entries))
         self.certificates: dict[str, x509.Certificate] = {}
+        self.authentic = True
         self.runs = self._split()
         self._check_chain()
         self._check_certificates(root)
@@ -171,9 +173,9 @@ class _Witness:
 
         for run in self.runs:
             replay = _Replay(self, Protocol(self.job, self.party, declared))
-            for entry in run:
+            for entry, following in zip(run, [*run[1:], None], strict=True):
                 try:
-                    replay.take(entry)
+                    replay.take(entry, following)
                 except Breach as breach:
                     self.find(entry.number, breach.rule, str(breach), breach.party)
                     break  # What follows is out of step.
@@ -189,6 +191,13 @@ class _Witness:
             for entry in run:
                 if entry.event == event and entry.content.get("peer") == peer:
                     yield number, entry
+
+    def proves(self, received: Entry) -> bool:
+        """Whether the sender of a received message signed it."""
+        certificate = self.certificates.get(received.content["peer"])
+        signature = from_base64(received.content.get("signature"))
+        signed = _signed(self.job, self.party, received)
+        return certificate is not None and signed_by(certificate, signature, signed)
 
     def ended(self, run: int) -> bool:
         """Whether a run came to its end."""
@@ -224,6 +233,7 @@ class _Witness:
                 if found is None:
                     text = f"entry {entry.number} shows no certificate of {whose} by the authority"
                     self.find(entry.number, "record", text)
+                    self.authentic &= entry.event != "start"
                 elif entry.event == "start":
                     own = found
                 else:
@@ -266,8 +276,9 @@ class _Replay:
         self._due = list(witness.job.components)
         self._unchecked: set[tuple[str, str]] = set()
 
-    def take(self, entry: Entry) -> None:
+    def take(self, entry: Entry, following: Entry | None) -> None:
         """Check one entry. Raises `Breach`."""
+        self._stopped = following is not None and following.event == "violation"
         take = getattr(self, f"_{entry.event}", None)
         if take is not None:
             take(dict(entry.content), entry)
@@ -279,10 +290,7 @@ class _Replay:
     def _received(self, content: dict[str, Any], entry: Entry) -> None:
         self._summary.received += 1
         peer, tag = content["peer"], content["tag"]
-        certificate = self._witness.certificates.get(peer)
-        if certificate is not None and not signed_by(
-            certificate, from_base64(content["signature"]), _signed(self._job, self._party, entry)
-        ):
+        if not self._stopped and not self._witness.proves(entry):
             text = f"'{tag}' is not what {peer} signed"
             self._witness.find(entry.number, "record", text)
         if content["kind"] == "ciphertexts":
@@ -317,7 +325,11 @@ class _Replay:
         name = content["component"]
         if self._due[:1] != [name]:
             raise Breach(self._party, f"{self._party} ended '{name}' before it began", "control")
-        self.protocol.finish(self._due.pop(0))
+        try:
+            self.protocol.finish(self._due.pop(0))
+        except Breach as breach:  # Nobody can end so who has what the others sent.
+            text = f"{self._party} ended '{name}', although {breach}"
+            raise Breach(self._party, text, breach.rule) from breach
         for peer, tag in sorted(self._unchecked):
             text = f"{self._party} did not check the randomness of '{tag}' of {peer}"
             raise Breach(self._party, text, "data")
@@ -335,6 +347,9 @@ class _Replay:
                 self._witness.find(entry.number, "record", text)
 
     def _violation(self, content: dict[str, Any], entry: Entry) -> None:
+        known = content["party"] not in self._witness.report.missing
+        if content["rule"] == "code" and known:
+            return  # Who differs, and from how many, is seen from all records.
         raise Breach(content["party"], content["text"], content["rule"])
 
 
@@ -368,7 +383,7 @@ def _compare_code(job: Job, witnesses: Mapping[str, _Witness]) -> None:
         for party, digest in hashes.items():
             if most == second or digest != common:
                 text = f"{party} ran other code for '{name}' than the others"
-                witnesses[party].find(witnesses[party].runs[-1][0].number, "control", text)
+                witnesses[party].find(witnesses[party].runs[-1][0].number, "code", text)
 
 
 def _compare_messages(sender: _Witness, receiver: _Witness) -> None:
@@ -377,23 +392,18 @@ def _compare_messages(sender: _Witness, receiver: _Witness) -> None:
     last = dict(sent)  # run -> its last message on this link
     at = 0
     for _, got in receiver.messages("received", sender.party):
-        match = next((i for i in range(at, len(sent)) if _same(sent[i][1], got)), None)
-        if match is None:
-            # Its signature was checked where the receiver's record was: it stands as evidence.
-            text = f"{receiver.party} holds a signed '{got.content['tag']}' of {sender.party}"
-            proven = sender.party in receiver.certificates and signed_by(
-                receiver.certificates[sender.party],
-                from_base64(got.content.get("signature")),
-                _signed(receiver.job, receiver.party, got),
-            )
-            if proven:
+        place = next((i for i in range(at, len(sent)) if _same(sent[i][1], got, _PLACE)), None)
+        if place is None or not _same(sent[place][1], got, _PAYLOAD):
+            tag = got.content["tag"]
+            if receiver.proves(got):
+                text = f"{receiver.party} holds a signed '{tag}' of {sender.party}"
                 sender.find(None, "record", f"{text} that its own record does not have")
             else:
-                text = f"it has a '{got.content['tag']}' that {sender.party} never signed"
+                text = f"it has a '{tag}' that {sender.party} never signed"
                 receiver.find(got.number, "record", text)
-            continue
-        _account_for(sent[at:match], last, sender, receiver)
-        at = match + 1
+        if place is not None:
+            _account_for(sent[at:place], last, sender, receiver)
+            at = place + 1
     if not receiver.record.faults and not receiver.record.torn:
         _account_for(sent[at:], last, sender, receiver)
 
@@ -411,6 +421,9 @@ def _account_for(
             receiver.find(None, "record", text)
 
 
-def _same(sent: Entry, received: Entry) -> bool:
-    facts = ("sequence", "tag", "size", "sha256")
+_PLACE = ("sequence", "tag")
+_PAYLOAD = ("size", "sha256")
+
+
+def _same(sent: Entry, received: Entry, facts: Sequence[str]) -> bool:
     return all(sent.content.get(fact) == received.content.get(fact) for fact in facts)

@@ -1,0 +1,585 @@
+"""Attacks on a job, each by a real party over real gRPC or on a real record: all are caught.
+
+An attacker is a party with one function replaced, its own live checks switched off. Each attack
+must stop the run with an error that names the attacker, and the records that are left must name it
+again, and nobody else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import struct
+import threading
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import residue
+from residue.paillier._ciphertext import Randomness
+from residue_federated import Identity, Job, TrialAuthority
+from residue_federated._context import Line
+from residue_federated._data import Table
+from residue_federated._transport import Endpoint
+from residue_federated.audit import _code
+from residue_federated.audit._flow import Breach
+from residue_federated.audit._live import RECORD, Auditor
+from residue_federated.audit._record import Signer, read_record
+from residue_federated.audit._verify import AuditReport, audit_records
+from residue_federated.errors import AuditViolation, FederatedError, PeerFailed, PeerLost
+from residue_federated.linear import _schemes, _train
+from residue_federated.linear._fixed import quantise
+from residue_federated.proto import v1
+from tests.integration.parties import run_all
+from tests.integration.test_federated import make_job
+
+Send = Callable[[str, str, v1.Payload], None]
+
+
+def audited(job: Job, directory: Path) -> AuditReport:
+    records = {party.name: directory / party.name / RECORD for party in job.parties}
+    return audit_records(job, records, directory / job.guest.name / "ca.pem")
+
+
+# --- live: how each attacker departs from the protocol -------------------------------------------
+
+
+def sending(patch: pytest.MonkeyPatch, party: str, act: Callable[..., None]) -> None:
+    """Let `party` send as `act(send, peer, tag, payload)` does."""
+    original = Endpoint.send
+
+    def send(self: Endpoint, peer: str, tag: str, payload: v1.Payload) -> None:
+        if self._party != party:
+            return original(self, peer, tag, payload)
+        act(lambda *message: original(self, *message), peer, tag, payload)
+
+    patch.setattr(Endpoint, "send", send)
+
+
+def swapped_component(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    copy = directory / "package"
+    shutil.copytree(Path(_code.__file__).parents[1], copy)
+    with open(copy / "linear" / "_schemes.py", "a") as file:
+        file.write("\n# leaks\n")
+    here = threading.local()
+    start, hashed = Auditor.__init__, _code.code_of
+
+    def init(self: Auditor, job: Job, party: str, *rest: Any) -> None:
+        here.party = party
+        start(self, job, party, *rest)
+
+    patch.setattr(Auditor, "__init__", init)
+    patch.setattr(
+        "residue_federated.audit._live.code_of",
+        lambda job: hashed(job, copy) if here.party == "h0" else hashed(job),
+    )
+
+
+def skipped_batch(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    original = _train._Side.batches
+    patch.setattr(_train._Host, "batches", lambda self, epoch: list(original(self, epoch))[1:])
+
+
+def withheld_message(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    def act(send: Send, peer: str, tag: str, payload: v1.Payload) -> None:
+        if tag != "train/loss/0/0":
+            send(peer, tag, payload)
+
+    sending(patch, "h0", act)
+
+
+def replayed_message(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    def act(send: Send, peer: str, tag: str, payload: v1.Payload) -> None:
+        send(peer, tag, payload)
+        if tag == "train/u/0/0":
+            send(peer, tag, payload)
+
+    sending(patch, "h0", act)
+
+
+def replayed_ciphertexts(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    old: list[v1.Payload] = []
+
+    def act(send: Send, peer: str, tag: str, payload: v1.Payload) -> None:
+        old.extend([payload] if tag == "train/u/0/0" else [])
+        send(peer, tag, old[0] if tag == "train/u/1/0" else payload)
+
+    sending(patch, "h0", act)
+
+
+def replayed_answer(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    old: list[v1.Payload] = []
+
+    def act(send: Send, peer: str, tag: str, payload: v1.Payload) -> None:
+        if peer == "h0" and tag == "train/g/0/0":
+            old.append(payload)
+        send(peer, tag, old[0] if peer == "h0" and tag == "train/g/0/1" else payload)
+
+    sending(patch, "arbiter", act)
+
+
+def reordered_messages(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    """The guest tells its rows before it says where to resume, not after."""
+    early: list[v1.Payload] = []
+
+    def act(send: Send, peer: str, tag: str, payload: v1.Payload) -> None:
+        if tag != "train/rows" or not early:
+            send(peer, tag, payload)
+        early.extend([payload] if tag == "train/rows" else [])
+
+    def begin(self: Any) -> Any:
+        digest = np.frombuffer(self.table.digest(self.context.job.digest), np.uint8)
+        count = np.array([len(self.table.ids)])
+        self.line.send_record("h0", "rows", count=count, digest=digest)
+        return _train._Side.begin(self)
+
+    sending(patch, "guest", act)
+    patch.setattr(_train._Guest, "begin", begin)
+
+
+def short_key(bits: int) -> Callable[[pytest.MonkeyPatch, Path], None]:
+    def install(patch: pytest.MonkeyPatch, directory: Path) -> None:
+        make = residue.keygen
+        patch.setattr(
+            residue,
+            "keygen",
+            lambda bits, **how: make(1024, **how | {"insecure_allow_1024": True}),
+        )
+        limbs = -(-bits // 64)
+        n = (1 << bits - 1) + 1
+        data = struct.pack("<8sHHI", b"RSDUPUBK", 1, 0, bits) + n.to_bytes(8 * limbs, "little")
+        payload = v1.Payload(public_key=v1.PublicKey(data=data))
+        patch.setattr(
+            Line, "send_key", lambda self, peer, key: self.send_payload(peer, "key", payload)
+        )
+
+    return install
+
+
+def encrypting(patch: pytest.MonkeyPatch, randomness: Callable[..., Any]) -> None:
+    """Let the host encrypt its shares with randomness of its own making."""
+
+    def share(self: Any, tag: str, rows: Any) -> None:
+        key, values = self._side.key, self._encoded(rows)
+        residues = randomness(key, key.plain_residues(values))
+        bound = int(np.abs(values).max())
+        out = residue.CiphertextArray(
+            key, residues, values.shape, 0, bound, Randomness(unused=True)
+        )
+        self._side.context.line.send("guest", f"u/{tag}", out)
+
+    patch.setattr(_schemes.Quadratic, "share", share)
+
+
+def unobfuscated(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    encrypting(patch, lambda key, plain: plain)
+
+
+def one_unobfuscated(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    def randomness(key: residue.PublicKey, plain: Any) -> Any:
+        fresh = key.backend.mul(plain, key.zeros(len(plain)))
+        both = key.backend.concat([fresh, plain])
+        return key.backend.take(both, np.array([*range(len(plain) - 1), 2 * len(plain) - 1]))
+
+    encrypting(patch, randomness)
+
+
+def unobfuscated_residuals(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    """The guest knows the residuals of a first batch: it may as well say them in the clear."""
+
+    def act(send: Send, peer: str, tag: str, payload: v1.Payload) -> None:
+        if tag == "train/d/0/0":
+            block = bytearray(payload.ciphertexts.blocks[0])
+            block[-256:] = (1).to_bytes(256, "little")
+            payload = v1.Payload(ciphertexts=v1.Ciphertexts(blocks=[bytes(block)]))
+        send(peer, tag, payload)
+
+    sending(patch, "guest", act)
+
+
+def one_randomness(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    """A single r for the whole batch: the ciphertexts differ, their differences are readable."""
+
+    def randomness(key: residue.PublicKey, plain: Any) -> Any:
+        r = key.backend.take(key.zeros(1), np.zeros(len(plain), dtype=np.int64))
+        return key.backend.mul(plain, r)
+
+    encrypting(patch, randomness)
+
+
+def ciphertext_out_of_range(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    def act(send: Send, peer: str, tag: str, payload: v1.Payload) -> None:
+        if tag == "train/u/0/0":
+            block = bytearray(payload.ciphertexts.blocks[0])
+            block[-256:] = b"\xff" * 256
+            payload = v1.Payload(ciphertexts=v1.Ciphertexts(blocks=[bytes(block)]))
+        send(peer, tag, payload)
+
+    sending(patch, "h0", act)
+
+
+def gradient_out_of_range(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    def act(send: Send, peer: str, tag: str, payload: v1.Payload) -> None:
+        if peer == "guest" and tag == "train/g/0/0":
+            answer = payload.masked_plaintexts
+            value = int.from_bytes(answer.values[0], "little", signed=True) + (1 << 300)
+            changed = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+            answer = v1.MaskedPlaintexts(values=[changed, *answer.values[1:]])
+            payload = v1.Payload(masked_plaintexts=answer)
+        send(peer, tag, payload)
+
+    sending(patch, "arbiter", act)
+
+
+def share_out_of_range(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    def share(self: Any, tag: str, rows: Any) -> None:
+        values = self._encoded(rows) + (1 << 40)
+        self._side.context.line.send("guest", f"u/{tag}", self._side.key.encrypt(values))
+
+    patch.setattr(_schemes.Quadratic, "share", share)
+
+
+def null_scores(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    def act(send: Send, peer: str, tag: str, payload: v1.Payload) -> None:
+        if tag == "train/scores":
+            array = payload.record.arrays["scores"]
+            array.data = np.full(len(array.data) // 8, np.nan).tobytes()
+        send(peer, tag, payload)
+
+    sending(patch, "h0", act)
+
+
+def null_in_a_column(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    """The host trains with it all the same."""
+    path = directory / "h0.csv"
+    frame = pd.read_csv(path)
+    frame.loc[3, "b"] = np.nan
+    frame.to_csv(path, index=False)
+    patch.setattr(Table, "require_complete", lambda self, party: None)
+    patch.setattr(
+        "residue_federated.linear._train.quantise",
+        lambda x, bits: quantise(np.nan_to_num(x), bits),
+    )
+
+
+def unsigned_message(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    leaving = Auditor.leaving
+
+    def forged(self: Auditor, message: Any) -> bytes:
+        signature = leaving(self, message)
+        return b"" if self._party == "h0" and message.tag == "train/u/0/0" else signature
+
+    patch.setattr(Auditor, "leaving", forged)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack by `attacker`; `text` is in the error of a party that catches it."""
+
+    install: Callable[[pytest.MonkeyPatch, Path], None]
+    attacker: str
+    text: str
+    error: type[FederatedError] = AuditViolation
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+LIVE = {
+    "swapped component": Attack(swapped_component, "h0", "h0 runs other code for 'train'"),
+    "skipped step": Attack(skipped_batch, "h0", r"h0 sent 'u/0/1'.*expected 'u/0/0'"),
+    "withheld message": Attack(
+        withheld_message,
+        "h0",
+        "h0 is alive but has not sent 'train/loss/0/0'",
+        PeerLost,
+        {"transport": {"connect_timeout": 20, "peer_timeout": 2, "message_timeout": 2}},
+    ),
+    "replayed message": Attack(replayed_message, "h0", "h0 sent 'u/0/0'.*expected 'loss/0/0'"),
+    "replayed ciphertexts": Attack(replayed_ciphertexts, "h0", "h0 sent.*used before"),
+    "replayed answer": Attack(replayed_answer, "arbiter", "arbiter sent 'g/0/1'.*out of range"),
+    "re-ordered messages": Attack(
+        reordered_messages, "guest", "guest sent 'rows'.*expected 'resume'"
+    ),
+    **{
+        f"{bits}-bit key": Attack(
+            short_key(bits),
+            "arbiter",
+            f"arbiter sent a key of {bits} bits where 2048 were agreed",
+            changes={"key": {"bits": 2048}},
+        )
+        for bits in (128, 1024, 2025)
+    },
+    "unobfuscated ciphertexts": Attack(unobfuscated, "h0", "h0 sent.*30 of 30.*unobfuscated"),
+    "one unobfuscated ciphertext": Attack(one_unobfuscated, "h0", "1 of 30.*unobfuscated"),
+    "unobfuscated residuals": Attack(unobfuscated_residuals, "guest", "guest.*unobfuscated"),
+    "one randomness for all": Attack(one_randomness, "h0", "h0 sent.*29 of 30.*used before"),
+    "ciphertext out of range": Attack(ciphertext_out_of_range, "h0", r"h0.*outside \(0, n\*\*2\)"),
+    "gradient out of range": Attack(gradient_out_of_range, "arbiter", "arbiter.*out of range"),
+    "share out of range": Attack(share_out_of_range, "h0", "h0 sent.*up to 64 bits, not 32"),
+    "null scores": Attack(null_scores, "h0", "h0 sent 'train/scores' with 60 null values"),
+    "null in a required column": Attack(null_in_a_column, "h0", "h0 stopped: ", PeerFailed),
+    "unsigned message": Attack(unsigned_message, "h0", "h0 sent 'train/u/0/0' without signing"),
+}
+
+
+def disarm(patch: pytest.MonkeyPatch, party: str) -> None:
+    """Switch off an attacker's checks of itself and of others; its record goes on."""
+    guarded = Auditor._guarded
+
+    def lenient(self: Auditor, check: Any, *arguments: Any) -> None:
+        if self._party != party:
+            return guarded(self, check, *arguments)
+        try:
+            check(*arguments)
+        except Breach:
+            return
+
+    patch.setattr(Auditor, "_guarded", lenient)
+
+
+@pytest.fixture(scope="module")
+def tally(request: pytest.FixtureRequest) -> Iterator[dict[str, bool]]:
+    """Attack -> whether it was caught; the counts are printed when all are done."""
+    caught: dict[str, bool] = {}
+    yield caught
+    text = f"\nattacks: {len(caught)}, missed: {list(caught.values()).count(False)}"
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(text)
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_an_attack_is_caught_and_the_attacker_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: dict[str, bool], name: str
+) -> None:
+    attack = LIVE[name]
+    tally[name] = False
+    training = {"epochs": 2, "batch_size": 30}
+    job = make_job(tmp_path, "logistic_regression", training=training, **attack.changes)
+    attack.install(monkeypatch, tmp_path)
+    disarm(monkeypatch, attack.attacker)
+    run = run_all(job, tmp_path)
+    monkeypatch.undo()
+    honest = [error for party, error in run.errors.items() if party != attack.attacker]
+    seen = [e for e in honest if isinstance(e, attack.error) and re.search(attack.text, str(e))]
+    assert seen, run.errors
+    assert {e.party for e in seen if isinstance(e, AuditViolation)} <= {attack.attacker}
+    assert attack.attacker == "guest" or "guest" not in run.reports
+    report = audited(job, tmp_path)
+    assert report.named == [attack.attacker], report.findings
+    tally[name] = True
+
+
+# --- after the fact: what is done to a record ----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Honest:
+    """A run that nobody attacked."""
+
+    job: Job
+    directory: Path
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Honest:
+    directory = tmp_path_factory.mktemp("honest")
+    job = make_job(directory, "logistic_regression", 2, training={"epochs": 2, "batch_size": 30})
+    run = run_all(job, directory)
+    assert run.errors == {}
+    return Honest(job, directory)
+
+
+Line_ = dict[str, Any]
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
+def write_lines(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(line + "\n" for line in lines))
+
+
+def number_of(path: Path, event: str, tag: str = "") -> int:
+    """The first entry of an event and, if it is given, a tag."""
+    entries = read_record(path).entries
+    return next(e.number for e in entries if e.event == event and tag in ("", e.content.get("tag")))
+
+
+def torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def cut_after(event: str) -> Callable[[Path], None]:
+    def cut(path: Path) -> None:
+        write_lines(path, lines_of(path)[: number_of(path, event) + 1])
+
+    return cut
+
+
+def edited(path: Path) -> None:
+    lines = lines_of(path)
+    at = number_of(path, "sent", "train/u/0/0")
+    lines[at] = re.sub('"sha256":"..', '"sha256":"00', lines[at])
+    write_lines(path, lines)
+
+
+def dropped(path: Path) -> None:
+    lines = lines_of(path)
+    del lines[number_of(path, "sent", "train/u/0/0")]
+    write_lines(path, lines)
+
+
+def swapped(path: Path) -> None:
+    lines = lines_of(path)
+    at = number_of(path, "sent", "train/u/0/0")
+    lines[at], lines[at + 1] = lines[at + 1], lines[at]
+    write_lines(path, lines)
+
+
+def rewritten(change: Callable[[list[Line_]], list[Line_]]) -> Callable[[Path], None]:
+    """As the party itself can: the chain is made anew and signed with its own key."""
+
+    def rewrite(path: Path) -> None:
+        signer = Signer(Identity.load(path.parent, path.parent.name))
+        entries = change([json.loads(line) for line in lines_of(path)])
+        previous, lines = "0" * 64, []
+        for number, entry in enumerate(entries):
+            entry.pop("signature", None) if entry["event"] == "seal" else None
+            entry |= {"number": number, "previous": previous}
+            if entry["event"] == "seal":
+                unsigned = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
+                entry["signature"] = b64encode(signer.sign(unsigned)).decode()
+            lines.append(json.dumps(entry, sort_keys=True, separators=(",", ":")))
+            previous = hashlib.sha256(lines[-1].encode()).hexdigest()
+        write_lines(path, lines)
+
+    return rewrite
+
+
+def entry_of(entries: list[Line_], event: str, tag: str) -> Line_:
+    return next(e for e in entries if e["event"] == event and e.get("tag") == tag)
+
+
+def other_hash(event: str, tag: str) -> Callable[[list[Line_]], list[Line_]]:
+    def change(entries: list[Line_]) -> list[Line_]:
+        entry_of(entries, event, tag)["sha256"] = "00" * 32
+        return entries
+
+    return change
+
+
+def without(event: str, tag: str) -> Callable[[list[Line_]], list[Line_]]:
+    def change(entries: list[Line_]) -> list[Line_]:
+        entries.remove(entry_of(entries, event, tag))
+        return entries
+
+    return change
+
+
+def unchecked(entries: list[Line_]) -> list[Line_]:
+    return [e for e in entries if e["event"] != "checked"]
+
+
+def component_left_out(entries: list[Line_]) -> list[Line_]:
+    return [e for e in entries if e.get("component") != "scale"]
+
+
+def another_signer(path: Path) -> None:
+    """A record of a party that is right in itself, by a certificate of another authority."""
+    directory = path.parent
+    other = directory.with_name("stranger")
+    TrialAuthority().issue(other, directory.name)
+    for name in ("key.pem", "cert.pem"):
+        shutil.copy(other / name, directory / name)
+    shutil.copy(other / "ca.pem", directory / "ca.pem")
+    certificate = (directory / "cert.pem").read_text()
+
+    def change(entries: list[Line_]) -> list[Line_]:
+        for entry in entries:
+            if entry["event"] == "start":
+                entry["certificate"] = certificate
+        return entries
+
+    rewritten(change)(path)
+
+
+def anothers_record(path: Path) -> None:
+    shutil.copy(path.parent.parent / "h1" / RECORD, path)
+
+
+def other_model(path: Path) -> None:
+    model = path.parent / "models" / "train.json"
+    model.write_text(model.read_text().replace("1", "2"))
+
+
+RECORDS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "truncated within an entry": (torn, "ends within an entry"),
+    "truncated at an entry": (cut_after("begin"), "no signed end"),
+    "truncated at a signature": (cut_after("seal"), "no signed end"),
+    "deleted": (Path.unlink, "there is no record"),
+    "edited entry": (edited, "it was changed"),
+    "dropped entry": (dropped, "entries are missing"),
+    "swapped entries": (swapped, "the order was changed"),
+    "own hash rewritten and signed": (
+        rewritten(other_hash("sent", "train/u/0/0")),
+        "guest holds a signed 'train/u/0/0' of h0",
+    ),
+    "received hash rewritten and signed": (
+        rewritten(other_hash("received", "train/d/0/0")),
+        "'train/d/0/0' is not what guest signed",
+    ),
+    "own message taken out and signed": (
+        rewritten(without("sent", "train/loss/0/1")),
+        "without 'loss/0/1'",
+    ),
+    "received message taken out and signed": (
+        rewritten(without("received", "train/scores")),
+        "the record lacks 'train/scores', which h0 sent",
+    ),
+    "received step taken out and signed": (
+        rewritten(without("received", "train/d/0/1")),
+        "without 'd/0/1' of guest",
+    ),
+    "checks taken out and signed": (rewritten(unchecked), "did not check the randomness"),
+    "component taken out and signed": (rewritten(component_left_out), "began 'train'"),
+    "signed by a stranger": (another_signer, "no certificate of h0 by the authority"),
+    "another party's record": (anothers_record, "no certificate of h0"),
+    "another model": (other_model, "models/train.json is not the file"),
+}
+
+
+def test_the_records_of_an_honest_run_hold_nothing_against_anybody(honest: Honest) -> None:
+    report = audited(honest.job, honest.directory)
+    assert report.findings == []
+    assert (report.missing, report.undeclared) == ([], [])
+    assert {p.state for p in report.parties} == {"ended"}
+    sent, received = (sum(getattr(p, n) for p in report.parties) for n in ("sent", "received"))
+    assert sent == received > 0
+    for party in honest.job.parties:  # One record alone is enough for what is in it.
+        records = {party.name: honest.directory / party.name / RECORD}
+        alone = audit_records(honest.job, records, honest.directory / "guest" / "ca.pem")
+        assert alone.findings == []
+        assert len(alone.missing) == 3
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_forged_record_is_told_and_its_party_named(
+    tmp_path: Path, honest: Honest, tally: dict[str, bool], name: str
+) -> None:
+    forge, text = RECORDS[name]
+    tally[name] = False
+    directory = shutil.copytree(honest.directory, tmp_path / "run")
+    party = "guest" if "scores" in name or name.startswith("received message") else "h0"
+    forge(directory / party / RECORD)
+    report = audited(honest.job, directory)
+    assert any(f.party == party and re.search(text, f.text) for f in report.findings), report
+    assert report.named == [party], report.findings
+    tally[name] = True
