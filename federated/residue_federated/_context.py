@@ -25,7 +25,7 @@ from residue_federated.proto import v1
 if TYPE_CHECKING:
     from residue_federated.audit._live import Auditor
 
-__all__ = ["WHOLE", "Context", "Line", "Outcome", "Progress", "Spec", "Twin", "Waiting"]
+__all__ = ["WHOLE", "Context", "Line", "Model", "Outcome", "Progress", "Spec", "Twin", "Waiting"]
 
 WHOLE = "_job"
 """Under this name, which no component can have, parties agree on what is finished."""
@@ -38,6 +38,9 @@ _DTYPES = {
 }
 """What a record may hold, little-endian, by numpy's names."""
 _MOST_DIMENSIONS = 8
+
+Model = dict[str, Any]
+"""A party's share of a model, as JSON."""
 
 Progress = Callable[[str, int, int, float | None], None]
 """Called with component, rounds done, rounds at most, and the loss where this party knows it."""

@@ -19,8 +19,9 @@ from residue_federated._components import runner_of
 from residue_federated._context import WHOLE, Context, Outcome, Progress, Waiting
 from residue_federated._data import Table, load_table
 from residue_federated._jobs import Job
+from residue_federated._models import read_model, write_model, write_predictions
 from residue_federated._transport import Endpoint, Message
-from residue_federated.audit._live import RECORD, Auditor
+from residue_federated.audit._live import APPLIED, RECORD, Auditor
 
 __all__ = ["ComponentReport", "PartyReport", "has_checkpoints", "run_party"]
 
@@ -92,11 +93,14 @@ def run_party(
     meet: Callable[[int], Mapping[str, str]],
     directory: Path | None = None,
     backend: Backend | None = None,
+    models: Path | None = None,
     progress: Progress = lambda component, done, total, loss: None,
     observer: Callable[[Message], None] | None = None,
     trace: bool = False,
 ) -> PartyReport:
     """Run one party of `job` to its end, from the last checkpoint that all parties have.
+
+    With `models`, the job's components are not run but applied to other rows.
 
     Args:
         job: the job.
@@ -105,6 +109,8 @@ def run_party(
         listen: ``host:port`` to serve on; port 0 takes a free one.
         meet: gets the port that is served, returns the addresses of all other parties.
         directory: for its checkpoints, tables, shares of models and report; None keeps nothing.
+        models: the party's directory of a finished run of the same job; the guest's predictions
+            are written into `directory`.
         backend: what it computes on; None opens the job's device for it, and closes it in the end.
         progress: called when a component starts its work and after every round.
         observer: sees every message that leaves or is taken.
@@ -114,17 +120,18 @@ def run_party(
         FederatedError: data, peers or the training failed; the peers have been told.
     """
     role = job.role(name)
-    table = None if role == "arbiter" else load_table(job, name)
+    table = None if role == "arbiter" else load_table(job, name, labelled=models is None)
     opened = get_backend(job.party(name).device) if backend is None else None
     backend = backend or opened
     assert backend is not None
     backend.reset_stats()
+    digest = job.digest if models is None else f"{job.digest}{APPLIED}"
     try:
         with (
-            Auditor(job, name, identity, directory and directory / RECORD) as auditor,
+            Auditor(job, digest, name, identity, directory and directory / RECORD) as auditor,
             Endpoint(
                 name,
-                job.digest,
+                digest,
                 identity,
                 job.transport,
                 listen=listen,
@@ -133,10 +140,15 @@ def run_party(
             ) as endpoint,
             _telling(endpoint),
         ):
-            run = _Run(job, name, table, backend, directory, progress, trace, auditor)
+            run = _Run(
+                job, name, digest, table, backend, directory, models, progress, trace, auditor
+            )
             endpoint.connect(meet(endpoint.port))
             auditor.agree_on_code(endpoint)
-            run.components(endpoint)
+            if models is None:
+                run.components(endpoint)
+            else:
+                run.apply(endpoint)
             report = run.report(endpoint)
             auditor.end(report.files)
             return report
@@ -153,16 +165,20 @@ class _Run:
         self,
         job: Job,
         name: str,
+        digest: str,
         table: Table | None,
         backend: Backend,
         directory: Path | None,
+        models: Path | None,
         progress: Progress,
         trace: bool,
         auditor: Auditor,
     ) -> None:
         self._auditor = auditor
         self._job, self._name, self._table, self._backend = job, name, table, backend
-        self._directory, self._progress, self._trace = directory, progress, trace
+        self._directory, self._models = directory, models
+        self._progress, self._trace = progress, trace
+        self.digest = digest
         self._outcomes: dict[str, Outcome] = {}
         self._reports: list[ComponentReport] = []
         self._files: dict[str, str] = {}
@@ -191,6 +207,29 @@ class _Run:
             report.metrics, report.facts = outcome.metrics, outcome.facts
             self._outcomes[name] = outcome
             self._reports.append(report)
+        self._seconds = time.perf_counter() - start
+
+    def apply(self, endpoint: Endpoint) -> None:
+        """Put other rows through the components, by the models of a finished run."""
+        assert self._models is not None
+        start = time.perf_counter()
+        for name, component in self._job.components.items():
+            table, runner = self._input(name), runner_of(component)
+            self._auditor.begin(name, table)
+            if hasattr(runner, "apply"):
+                context = self._context(name, endpoint, Checkpoints(None, self.digest))
+                model = {} if table is None else read_model(self._models, self._job, name)
+                outcome: Outcome = runner.apply(context, component, table, model)
+            else:
+                outcome = Outcome(table=table if component.gives_table else None)
+            self._auditor.finish(name)
+            self._outcomes[name] = outcome
+            self._reports.append(ComponentReport(name, component.type))
+            if outcome.scores is not None and self._directory is not None:
+                assert table is not None
+                columns = runner.predictions(component, outcome.scores)
+                write_predictions(self._directory / f"{name}.csv", table.ids, columns)
+                self._note(f"{name}.csv")
         self._seconds = time.perf_counter() - start
 
     def report(self, endpoint: Endpoint) -> PartyReport:
@@ -265,9 +304,7 @@ class _Run:
             outcome.table.write(self._directory / "tables" / f"{name}.parquet")
             self._note(f"tables/{name}.parquet")
         if outcome.model is not None:
-            head = {"version": 2, "job": self._job.name, "party": self._name, "component": name}
-            kind = {"type": self._job.components[name].type}
-            write_json(self._directory / "models" / f"{name}.json", head | kind | outcome.model)
+            write_model(self._directory, self._job, self._name, name, outcome.model)
             self._note(f"models/{name}.json")
 
     def _load(self, name: str, state: dict[str, Any]) -> Outcome:

@@ -6,6 +6,7 @@
      +- JobError               the job file is malformed or contradicts itself
      +- DataError              missing values, wrong label, rows that do not match
      +- CheckpointError        a checkpoint is damaged, or of another job
+     +- ModelError             a share of a model cannot be read, or is another job's
      +- CertificateError       a certificate or key is missing, unreadable or of another party
      +- RecordError            a record of a run is missing, unreadable or cannot be continued
      +- TransportError
@@ -31,6 +32,7 @@ __all__ = [
     "FederatedError",
     "JobError",
     "MessageTooLarge",
+    "ModelError",
     "PeerFailed",
     "PeerLost",
     "PeerRefused",
@@ -50,6 +52,10 @@ class DataError(FederatedError):
 
 class CheckpointError(FederatedError):
     """A checkpoint is damaged, or belongs to another job."""
+
+
+class ModelError(FederatedError):
+    """A share of a model cannot be read, or was made by another job."""
 
 
 class CertificateError(FederatedError):

@@ -54,10 +54,12 @@ class Scene:
     """What a protocol may depend on besides the configuration.
 
     hosts: their names, in the job's order. rows: of the component's table, None if unknown.
+    applies: whether the component is applied to other rows, not run.
     """
 
     hosts: list[str]
     rows: int | None
+    applies: bool = False
 
 
 @dataclass(frozen=True)

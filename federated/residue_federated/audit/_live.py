@@ -32,12 +32,12 @@ from residue_federated.audit._code import code_of
 from residue_federated.audit._facts import MalformedPayload, facts_of
 from residue_federated.audit._flow import Breach, Flow, Scene
 from residue_federated.audit._freshness import Freshness, unobfuscated
-from residue_federated.audit._protocol import CODE_TAG, Protocol, check_randomness
+from residue_federated.audit._protocol import APPLIED, CODE_TAG, Protocol, check_randomness
 from residue_federated.audit._record import FORMAT, Recorder, Signer, message_part, signed_by
 from residue_federated.errors import AuditViolation
 from residue_federated.proto import v1
 
-__all__ = ["RECORD", "Auditor", "flow_of"]
+__all__ = ["APPLIED", "RECORD", "Auditor", "flow_of"]
 
 RECORD = "audit.jsonl"
 """Name of a record in its party's directory."""
@@ -58,17 +58,21 @@ class Auditor:
 
     Args:
         job: the job.
+        digest: of the run: the job's own, or with `APPLIED` where it is applied to other rows.
         party: whose run it is.
         identity: with which it signs.
         path: of the record, which is continued if it is there; None keeps none.
     """
 
-    def __init__(self, job: Job, party: str, identity: Identity, path: Path | None) -> None:
+    def __init__(
+        self, job: Job, digest: str, party: str, identity: Identity, path: Path | None
+    ) -> None:
         self._job = job
+        self._digest = digest
         self._party = party
         self._lock = threading.RLock()
         self._signer = Signer(identity)
-        self._protocol = Protocol(job, party, flow_of)
+        self._protocol = Protocol(job, party, flow_of, applies=digest.endswith(APPLIED))
         self._freshness: dict[bytes, Freshness] = {}
         self._certificates: dict[str, x509.Certificate] = {}
         self._violation: AuditViolation | None = None
@@ -77,7 +81,7 @@ class Auditor:
         self._note(
             "start",
             format=FORMAT,
-            job=job.digest,
+            job=digest,
             party=party,
             certificate=self._signer.certificate,
             code={name: digest.hex() for name, digest in self._code.items()},
@@ -117,7 +121,7 @@ class Auditor:
             self._note("sent", peer=message.receiver, **_particulars(message), **facts)
             if facts["kind"] != "malformed":
                 self._protocol_of(message, facts)
-        return self._signer.sign(_signed(self._job, message))
+        return self._signer.sign(_signed(self._digest, message))
 
     def arrived(self, message: Message, signature: bytes, certificate: bytes) -> None:
         """Record a message as it arrives, check whose it is and whether it belongs here."""
@@ -137,7 +141,7 @@ class Auditor:
                 **_particulars(message),
                 **facts,
             )
-            if not signed_by(self._certificates[sender], signature, _signed(self._job, message)):
+            if not signed_by(self._certificates[sender], signature, _signed(self._digest, message)):
                 self._break(Breach(sender, f"{sender} sent '{tag}' without signing it", "control"))
             self._protocol_of(message, facts)
 
@@ -243,7 +247,7 @@ def _particulars(message: Message) -> dict[str, Any]:
     }
 
 
-def _signed(job: Job, message: Message) -> bytes:
+def _signed(digest: str, message: Message) -> bytes:
     return message_part(
-        job.digest, message.sender, message.receiver, message.sequence, message.tag, message.sha256
+        digest, message.sender, message.receiver, message.sequence, message.tag, message.sha256
     )

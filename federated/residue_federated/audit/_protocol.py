@@ -16,11 +16,13 @@ from residue_federated._context import WHOLE
 from residue_federated._jobs import Job, Role
 from residue_federated.audit._flow import Breach, Flow, Links, Scene, Step
 
-__all__ = ["CODE_TAG", "FlowOf", "Protocol", "check_randomness"]
+__all__ = ["APPLIED", "CODE_TAG", "FlowOf", "Protocol", "check_randomness"]
 
 _AUDIT = "_audit"
 """What the audit's own messages are named after, as those of a component are after it."""
 CODE_TAG = f"{_AUDIT}/code"
+APPLIED = "/predict"
+"""Behind the digest of a job whose components are applied to other rows."""
 _BOUND_STEP = 32
 """Ciphertexts announce the size of their plaintexts in steps of so many bits."""
 
@@ -53,10 +55,11 @@ class _Watch:
 class Protocol:
     """Checks what `party` says and hears in a run of `job`. Every method may raise `Breach`."""
 
-    def __init__(self, job: Job, party: str, flow_of: FlowOf) -> None:
+    def __init__(self, job: Job, party: str, flow_of: FlowOf, *, applies: bool) -> None:
         self._job = job
         self._party = party
         self._flow_of = flow_of
+        self._applies = applies
         self._roles = {p.name: job.role(p.name) for p in job.parties}
         self._watches = {name: _Watch() for name in (_AUDIT, WHOLE, *job.components)}
         self._parts: dict[str, _Watch] = {}
@@ -67,7 +70,7 @@ class Protocol:
     def begin(self, component: str, rows: int | None) -> None:
         """A component starts on a table of so many rows, None if this party has no table."""
         watch = self._watches[component]
-        scene = Scene([host.name for host in self._job.hosts], rows)
+        scene = Scene([host.name for host in self._job.hosts], rows, self._applies)
         watch.flow, watch.began = self._flow_of(self._job.components[component], scene), True
         if watch.flow is None:
             self.undeclared.add(component)

@@ -25,7 +25,7 @@ from residue_federated._jobs import Job
 from residue_federated.audit._code import ENGINE
 from residue_federated.audit._flow import Breach, Flow, Scene
 from residue_federated.audit._live import flow_of
-from residue_federated.audit._protocol import Protocol, check_randomness
+from residue_federated.audit._protocol import APPLIED, Protocol, check_randomness
 from residue_federated.audit._record import (
     FORMAT,
     Entry,
@@ -169,10 +169,12 @@ class _Witness:
         def declared(component: AnyComponent, scene: Scene) -> Flow | None:
             name = next(n for n, c in self.job.components.items() if c is component)
             known = rows.get(name) if scene.rows is None else scene.rows
-            return flow_of(component, Scene(scene.hosts, known))
+            return flow_of(component, Scene(scene.hosts, known, scene.applies))
 
         for run in self.runs:
-            replay = _Replay(self, Protocol(self.job, self.party, declared))
+            applies = run[0].content.get("job") == self.job.digest + APPLIED
+            protocol = Protocol(self.job, self.party, declared, applies=applies)
+            replay = _Replay(self, protocol)
             for entry, following in zip(run, [*run[1:], None], strict=True):
                 try:
                     replay.take(entry, following)
@@ -196,8 +198,12 @@ class _Witness:
         """Whether the sender of a received message signed it."""
         certificate = self.certificates.get(received.content["peer"])
         signature = from_base64(received.content.get("signature"))
-        signed = _signed(self.job, self.party, received)
+        signed = _signed(self._digest_at(received), self.party, received)
         return certificate is not None and signed_by(certificate, signature, signed)
+
+    def _digest_at(self, entry: Entry) -> str:
+        starts = [e.content.get("job") for e in self.record.of("start") if e.number < entry.number]
+        return str(starts[-1]) if starts else self.job.digest
 
     def ended(self, run: int) -> bool:
         """Whether a run came to its end."""
@@ -221,7 +227,7 @@ class _Witness:
             start = run[0]
             if start.event != "start" or start.content.get("format") != FORMAT:
                 self.find(start.number, "record", f"entry {start.number} starts no run")
-            elif start.content.get("job") != self.job.digest:
+            elif start.content.get("job") not in (self.job.digest, self.job.digest + APPLIED):
                 self.find(start.number, "control", "the record is of another job")
 
     def _check_certificates(self, root: x509.Certificate) -> None:
@@ -364,11 +370,11 @@ def _certified(pem: Any, party: str, root: x509.Certificate) -> x509.Certificate
     return certificate if names == [party] else None
 
 
-def _signed(job: Job, receiver: str, entry: Entry) -> bytes:
+def _signed(digest: str, receiver: str, entry: Entry) -> bytes:
     content = entry.content
-    digest = bytes.fromhex(content["sha256"])
+    payload = bytes.fromhex(content["sha256"])
     return message_part(
-        job.digest, content["peer"], receiver, content["sequence"], content["tag"], digest
+        digest, content["peer"], receiver, content["sequence"], content["tag"], payload
     )
 
 

@@ -25,10 +25,11 @@ from residue_federated._data import Scaling, Table
 from residue_federated.errors import ProtocolError
 from residue_federated.features._blocks import BOUND_STEP, blocks
 from residue_federated.features._config import CorrelationConfig
+from residue_federated.features._flows import correlating as flow
 from residue_federated.features._keys import guest_key
 from residue_federated.linear._fixed import Slots, draw_masks
 
-__all__ = ["run"]
+__all__ = ["flow", "run"]
 
 _DIGITS = 4
 """To which correlations are rounded before a host tells them."""

@@ -15,8 +15,9 @@ from residue_federated.features._evaluation import (
     evaluate_multiclass,
     evaluate_regression,
 )
+from residue_federated.features._flows import quiet as flow
 
-__all__ = ["run"]
+__all__ = ["flow", "run"]
 
 
 def run(context: Context, config: EvaluateConfig, table: Table | None) -> Outcome:

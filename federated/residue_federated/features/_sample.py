@@ -11,9 +11,10 @@ from residue_federated._context import Context, Outcome
 from residue_federated._data import Table
 from residue_federated.errors import DataError
 from residue_federated.features._config import SampleConfig
+from residue_federated.features._flows import drawing as flow
 from residue_federated.features._rows import chosen_rows, drawn, strata, taken
 
-__all__ = ["run"]
+__all__ = ["flow", "run"]
 
 
 def run(context: Context, config: SampleConfig, table: Table | None) -> Outcome:

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from residue_federated._context import Context, Outcome
 from residue_federated._data import Table
 from residue_federated.features._config import SplitConfig
+from residue_federated.features._flows import drawing as flow
 from residue_federated.features._rows import chosen_rows, strata, taken
 
-__all__ = ["run"]
+__all__ = ["flow", "run"]
 
 _PARTS = ("train", "validation", "test")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from residue_federated._context import Context, Outcome
+from residue_federated._context import Context, Model, Outcome
 from residue_federated._data import Table
-from residue_federated.audit import Flow, Scene
 from residue_federated.features._config import StandardiseConfig
+from residue_federated.features._flows import quiet as flow
 
-__all__ = ["flow", "run"]
+__all__ = ["apply", "flow", "run"]
 
 
 def run(context: Context, config: StandardiseConfig, table: Table | None) -> Outcome:
@@ -15,9 +15,14 @@ def run(context: Context, config: StandardiseConfig, table: Table | None) -> Out
     context.restored()
     if table is None:
         return Outcome()
-    return Outcome(table=table.standardised(target=config.target))
+    scaled = table.standardised(target=config.target)
+    return Outcome(table=scaled, model={"columns": scaled.columns, **scaled.scalings()})
 
 
-def flow(config: StandardiseConfig, scene: Scene) -> Flow:
-    """Its messages: none of its own."""
-    return Flow()
+def apply(
+    context: Context, config: StandardiseConfig, table: Table | None, model: Model
+) -> Outcome:
+    """Scale other rows as the first were."""
+    if table is None:
+        return Outcome()
+    return Outcome(table=table.with_columns(context.party, model["columns"]).scaled_by(model))

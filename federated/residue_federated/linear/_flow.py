@@ -12,7 +12,12 @@ __all__ = ["flow"]
 
 
 def flow(config: LinearConfig, scene: Scene) -> Flow:
-    """One training, or with `one_vs_rest` the number of classes and one training for each."""
+    """One training, or with `one_vs_rest` the number of classes and one training for each.
+
+    Applied to other rows, the hosts' shares of the scores.
+    """
+    if scene.applies:
+        return Flow(*SAME_ROWS, Step("host", "guest", "scores", "record"), agrees=False)
     once = _training(config, scene)
     if not config.one_vs_rest:
         return once
