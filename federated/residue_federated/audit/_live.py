@@ -72,7 +72,9 @@ class Auditor:
         self._party = party
         self._lock = threading.RLock()
         self._signer = Signer(identity)
-        self._protocol = Protocol(job, party, flow_of, applies=digest.endswith(APPLIED))
+        applies = digest.endswith(APPLIED)
+        # What this party sends, it has made itself: its place is checked, its data by the others.
+        self._protocol = Protocol(job, party, flow_of, applies=applies, own_data=False)
         self._freshness: dict[bytes, Freshness] = {}
         self._certificates: dict[str, x509.Certificate] = {}
         self._violation: AuditViolation | None = None

@@ -53,13 +53,20 @@ class _Watch:
 
 
 class Protocol:
-    """Checks what `party` says and hears in a run of `job`. Every method may raise `Breach`."""
+    """Checks what `party` says and hears in a run of `job`. Every method may raise `Breach`.
 
-    def __init__(self, job: Job, party: str, flow_of: FlowOf, *, applies: bool) -> None:
+    applies: the components are applied to other rows. own_data: what the party itself sends is
+    checked for more than its place.
+    """
+
+    def __init__(
+        self, job: Job, party: str, flow_of: FlowOf, *, applies: bool, own_data: bool
+    ) -> None:
         self._job = job
         self._party = party
         self._flow_of = flow_of
         self._applies = applies
+        self._own_data = own_data
         self._roles = {p.name: job.role(p.name) for p in job.parties}
         self._watches = {name: _Watch() for name in (_AUDIT, WHOLE, *job.components)}
         self._parts: dict[str, _Watch] = {}
@@ -157,6 +164,11 @@ class Protocol:
             step = links.sent(sender, receiver, rest, kind)
         else:
             step = links.received(sender, receiver, rest, kind)
+        if sender != self._party or self._own_data:
+            self._check_step(step, sender, tag, facts)
+
+    def _check_step(self, step: Step, sender: str, tag: str, facts: dict[str, Any]) -> None:
+        """What the step says of the data."""
         if step.bits is not None:
             most = -(-step.bits // _BOUND_STEP) * _BOUND_STEP
             largest = max((block["bound_bits"] for block in facts["blocks"]), default=0)
@@ -166,21 +178,22 @@ class Protocol:
         if step.finite:
             for name, (_, _, *infinite) in facts.get("arrays", {}).items():
                 if infinite:
-                    text = f"{sender} sent '{tag}' with {infinite[0]} null values in '{name}'"
-                    raise Breach(sender, text, "data")
+                    text = f"{infinite[0]} numbers in '{name}' that are null or not finite"
+                    raise Breach(sender, f"{sender} sent '{tag}' with {text}", "data")
 
     def _check_data(self, watch: _Watch, sender: str, tag: str, facts: dict[str, Any]) -> None:
         """What holds for messages of every component."""
         agreed = self._job.key.bits
+        trusted = sender == self._party and not self._own_data
         if facts["kind"] == "public_key":
-            if facts["bits"] != agreed:
+            if facts["bits"] != agreed and not trusted:
                 text = f"{sender} sent a key of {facts['bits']} bits where {agreed} were agreed"
                 raise Breach(sender, text, "data")
             watch.keys.add(facts["key"])
         for block in facts.get("blocks", ()):
             if block["key"] not in watch.keys:
                 watch.strangers.setdefault(block["key"], (sender, tag))
-        if facts["kind"] == "masked_plaintexts" and facts["bits"] > agreed:
+        if facts["kind"] == "masked_plaintexts" and facts["bits"] > agreed and not trusted:
             text = f"{sender} sent '{tag}' with a number of {facts['bits']} bits, beyond the key's"
             raise Breach(sender, text, "data")
 

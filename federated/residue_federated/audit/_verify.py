@@ -173,7 +173,7 @@ class _Witness:
 
         for run in self.runs:
             applies = run[0].content.get("job") == self.job.digest + APPLIED
-            protocol = Protocol(self.job, self.party, declared, applies=applies)
+            protocol = Protocol(self.job, self.party, declared, applies=applies, own_data=True)
             replay = _Replay(self, protocol)
             for entry, following in zip(run, [*run[1:], None], strict=True):
                 try:

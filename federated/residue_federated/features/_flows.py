@@ -5,9 +5,14 @@ from __future__ import annotations
 from residue_federated._schema import ComponentConfig
 from residue_federated.audit import SAME_ROWS, Flow, Loop, Scene, Step
 from residue_federated.features._blocks import blocks
-from residue_federated.features._config import SampleConfig, SplitConfig
+from residue_federated.features._config import (
+    ImputeConfig,
+    SampleConfig,
+    SelectConfig,
+    SplitConfig,
+)
 
-__all__ = ["binning", "correlating", "drawing", "quiet"]
+__all__ = ["binning", "correlating", "drawing", "naming", "quiet"]
 
 _KEY = Step("guest", "host", "key", "public_key")
 
@@ -15,6 +20,17 @@ _KEY = Step("guest", "host", "key", "public_key")
 def quiet(config: ComponentConfig, scene: Scene) -> Flow:
     """Of a component that sends nothing of its own."""
     return Flow(agrees=not scene.applies)
+
+
+def naming(config: ImputeConfig | SelectConfig, scene: Scene) -> Flow:
+    """Columns that the job names: which party has them."""
+    if scene.applies:
+        return Flow(agrees=False)
+    named = config.columns if config.type == "impute" else config.keep or config.drop
+    if not named:
+        return Flow()
+    asked = Step("host", "guest", "columns", "record")
+    return Flow(asked, Step("guest", "host", "columns", "record"))
 
 
 def drawing(config: SplitConfig | SampleConfig, scene: Scene) -> Flow:

@@ -12,7 +12,7 @@ from residue_federated._data import Table
 from residue_federated.errors import DataError
 from residue_federated.features._columns import require_known
 from residue_federated.features._config import Fill, ImputeConfig
-from residue_federated.features._flows import quiet as flow
+from residue_federated.features._flows import naming as flow
 
 __all__ = ["apply", "flow", "run"]
 

@@ -10,7 +10,7 @@ from residue_federated._data import Table
 from residue_federated.errors import DataError, JobError
 from residue_federated.features._columns import require_known
 from residue_federated.features._config import SelectConfig
-from residue_federated.features._flows import quiet as flow
+from residue_federated.features._flows import naming as flow
 
 __all__ = ["apply", "flow", "run"]
 
