@@ -21,8 +21,11 @@ _MARGIN = 128  # bits by which a hash is longer than the modulus: its bias is be
 
 def new_domain(*parts: str) -> bytes:
     """32 bytes that keep the hashes of one alignment apart from those of any other."""
-    text = b"".join(len(part.encode()).to_bytes(8, "little") + part.encode() for part in parts)
-    return hashlib.sha256(b"residue psi 1" + text).digest()
+    digest = hashlib.sha256(b"residue psi 1")
+    for part in parts:
+        text = _bytes(part)
+        digest.update(len(text).to_bytes(8, "little") + text)
+    return digest.digest()
 
 
 def encode(ids: Sequence[str], pad_to: int | None = None) -> list[bytes]:
@@ -31,7 +34,7 @@ def encode(ids: Sequence[str], pad_to: int | None = None) -> list[bytes]:
     Identifiers are equal if their code points are: they are not normalised. A dummy is 256 random
     bits behind another first byte, so it equals nothing that anybody has.
     """
-    real = [b"\x00" + name.encode("utf-8", "surrogatepass") for name in ids]
+    real = [b"\x00" + _bytes(name) for name in ids]
     dummies = max(0, (pad_to or 0) - len(real))
     return real + [b"\x01" + secrets.token_bytes(32) for _ in range(dummies)]
 
@@ -79,3 +82,7 @@ def common(ours: Fingerprints, theirs: Fingerprints) -> tuple[NDArray[np.int64],
         raise ValueError("a fingerprint is repeated")
     rows = np.argsort(first)
     return first[rows], second[rows] - len(ours)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
