@@ -9,15 +9,17 @@ from pydantic import Field
 
 from residue_federated.features._config import StandardiseConfig
 from residue_federated.linear._config import LinearConfig
+from residue_federated.psi._config import PsiConfig
 
 __all__ = ["AnyComponent", "Runner", "runner_of"]
 
 AnyComponent = Annotated[
-    StandardiseConfig | LinearConfig,
+    StandardiseConfig | PsiConfig | LinearConfig,
     Field(discriminator="type"),
 ]
 
 _MODULES = {
+    "psi": "psi._align",
     "standardise": "features._standardise",
     "logistic_regression": "linear._train",
     "linear_regression": "linear._train",

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 
 from residue.backends import Backend, get_backend
+from residue.backends._card import CardBackend
 from residue.errors import CorruptResult
 from residue_federated.errors import ProtocolError
 from residue_federated.psi._dh import EXPONENT_BITS, DhBlinder, DhEvaluator, safe_prime
 from residue_federated.psi._elements import from_integers, to_integers
 from residue_federated.psi._hash import encode, new_domain, residues
 from residue_federated.psi._rsa import RsaBlinder, RsaEvaluator
+from residue_sim.card_model import ModelBoard
+from residue_sim.manifest import configurations
 
 DOMAIN = new_domain("test")
 IDS = [f"r{i}" for i in range(20)]
@@ -51,6 +54,18 @@ def pair(request: pytest.FixtureRequest, backend: Backend) -> Pair:
     evaluator, blinder, bits = request.param
     party = evaluator(backend, bits)
     return Pair(party, blinder(backend, bits, party.public, "host"))
+
+
+@pytest.mark.parametrize(("evaluator", "blinder", "bits"), CASES[::2])
+def test_a_card_works_with_a_cpu(backend: Backend, evaluator: Any, blinder: Any, bits: int) -> None:
+    card = CardBackend(ModelBoard(configurations()["r21"]))
+    for host, guest in ((card, backend), (backend, card)):
+        party = evaluator(host, bits)
+        pair = Pair(party, blinder(guest, bits, party.public, "host"))
+        blinded, secret = pair.blinder.blind(pair.hashes())
+        found = pair.blinder.unblind(pair.evaluator.evaluate(blinded), secret)
+        assert np.array_equal(found, pair.evaluator.evaluate_own(pair.hashes()))
+    assert card.stats()["pow"].elements > 0
 
 
 @pytest.fixture(scope="module")
