@@ -23,6 +23,7 @@ _MODULES = {
     "standardise": "features._standardise",
     "logistic_regression": "linear._train",
     "linear_regression": "linear._train",
+    "poisson_regression": "linear._train",
 }
 
 

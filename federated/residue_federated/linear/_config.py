@@ -40,12 +40,16 @@ class Precision(Strict):
 
 
 class LinearConfig(ComponentConfig):
-    """A vertical linear model, trained by gradients. ``batch_size: null`` is full batch."""
+    """A vertical linear model, trained by gradients. ``batch_size: null`` is full batch.
+
+    Poisson regression takes labels from 0 to below ``2**precision.integer_bits``, and the factor
+    ``exp(u)`` of each party must stay below that bound too.
+    """
 
     needs_arbiter: ClassVar[bool] = True
     trains: ClassVar[bool] = True
 
-    type: Literal["logistic_regression", "linear_regression"]
+    type: Literal["logistic_regression", "linear_regression", "poisson_regression"]
     epochs: int = Field(default=10, ge=1, le=100_000)
     batch_size: int | None = Field(default=None, ge=2)
     shuffle_seed: int | None = Field(default=None, ge=0)

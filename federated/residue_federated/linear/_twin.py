@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from residue_federated._context import Twin
 from residue_federated._data import Table
@@ -25,15 +26,14 @@ def twin(job: Job, config: LinearConfig, tables: dict[str, Table]) -> Twin:
     penalised = np.ones(x.shape[1])
     if config.intercept:
         penalised[-1] = 0.0
-    objective, updater = Objective.of(config), Updater(config.optimiser, x.shape[1])
+    updater = Updater(config.optimiser, x.shape[1])
     weights = np.zeros(x.shape[1])
     losses: list[float] = []
     while not losses or not stops(config, losses):
         total = 0.0
         for rows in batches(config, len(x), len(losses)):
-            d = objective.u_factor * x[rows] @ weights + objective.y_factor * label[rows]
+            d, loss = _residuals(config, x[rows] @ weights, label[rows])
             penalty = config.l2 * penalised * weights
-            loss = objective.offset + objective.square_factor * float(np.mean(d**2))
             total += len(rows) * (loss + float(weights @ penalty) / 2)
             weights = weights - updater.step(x[rows].T @ d / len(rows) + penalty)
         losses.append(total / len(x))
@@ -41,3 +41,15 @@ def twin(job: Job, config: LinearConfig, tables: dict[str, Table]) -> Twin:
     if guest.y_scaling is not None:
         u, y = guest.y_scaling.undo(u), guest.y_scaling.undo(y)
     return Twin(losses, metrics(config, y, u))
+
+
+def _residuals(
+    config: LinearConfig, u: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float]:
+    """Residuals ``(rows,)`` and the mean loss."""
+    if config.type == "poisson_regression":
+        mean = np.exp(u)
+        return mean - y, float(np.mean(mean - y * u))
+    objective = Objective.of(config)
+    d = objective.u_factor * u + objective.y_factor * y
+    return d, objective.offset + objective.square_factor * float(np.mean(d**2))
