@@ -94,12 +94,16 @@ def test_common_refuses_repetitions(ours: int) -> None:
         common(np.ones((ours, 2), np.uint64), np.ones((2, 2), np.uint64))
 
 
-@pytest.mark.parametrize("value", [2, P - 2, P // 2, 2**64, 2**2047])
+@pytest.mark.parametrize(
+    "value", [2, P - 2, P // 2, 2**64, 2**2047], ids=["2", "p-2", "q", "limb", "top"]
+)
 def test_elements_of_the_group_pass(value: int) -> None:
     check_elements(from_integers([value], 32), P, "host", "answers")
 
 
-@pytest.mark.parametrize("value", [0, 1, P - 1, P, P + 1, 2**2048 - 1])
+@pytest.mark.parametrize(
+    "value", [0, 1, P - 1, P, P + 1, 2**2048 - 1], ids=["0", "1", "p-1", "p", "p+1", "ones"]
+)
 def test_others_are_counted_and_the_peer_is_named(value: int) -> None:
     values = from_integers([5, value, 7, value], 32)
     with pytest.raises(ProtocolError, match="host sent 2 answers"):

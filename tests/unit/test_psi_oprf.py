@@ -149,7 +149,9 @@ def test_dh_public_key_outside_the_subgroup_is_refused(backend: Backend, bits: i
         DhBlinder(backend, bits, from_integers([outside], bits // 64), "host")
 
 
-@pytest.mark.parametrize("value", [0, 1, safe_prime(2048) - 1, safe_prime(2048)])
+@pytest.mark.parametrize(
+    "value", [0, 1, safe_prime(2048) - 1, safe_prime(2048)], ids=["0", "1", "p-1", "p"]
+)
 def test_dh_public_key_of_small_order_is_refused(backend: Backend, value: int) -> None:
     with pytest.raises(ProtocolError, match="host sent 1 public keys"):
         DhBlinder(backend, 2048, from_integers([value], 32), "host")

@@ -83,7 +83,8 @@ class DhEvaluator:
 class DhBlinder:
     """Has identifiers whose F it wants.
 
-    Its powers are `Backend.pow_fixed`: each secret exponent is used for one element only.
+    Its powers are `Backend.pow_fixed`, whose addresses depend on exponents where docs/security.md
+    says so; each secret exponent is used for one element only.
 
     Raises `ProtocolError` if the peer's public key is not in the subgroup.
     """

@@ -3,7 +3,7 @@
 With H a full-domain hash into [0, n), the function of an identifier x is its signature H(x)^d. The
 blinding party sends ``H(x) R^e``, divides the answer by R, and checks it: ``answer^e`` must be what
 it sent (De Cristofaro and Tsudik, "Practical Private Set Intersection Protocols with Linear
-Complexity", Financial Cryptography 2010, figure 3; blinding is Chaum's).
+Complexity", Financial Cryptography 2010; blinding is Chaum's).
 
 A signer that made its modulus so that e divides phi(n) could tell blinded elements apart: parties
 are taken to follow the protocol, as in the paper.
