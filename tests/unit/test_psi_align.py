@@ -443,6 +443,19 @@ def test_sizes_that_cannot_be_name_the_peer(
     assert str(run.errors[victim]).startswith(f"{sender} announced {rows} rows")
 
 
+def test_a_size_beyond_all_memory_costs_none(backend: Backend) -> None:
+    """The guest asks for batches one by one, and stops at the first that is not what it should."""
+    run = align(
+        backend,
+        job_of(),
+        names(0, 9),
+        names(3, 9),
+        changes={("h0", "key"): lambda record: {**record, "rows": np.array([2**62])}},
+    )
+    assert isinstance(run.errors["guest"], ProtocolError)
+    assert "shape (6, 2) instead of (8192, 2)" in str(run.errors["guest"])
+
+
 def test_repeated_fingerprints_name_the_host(backend: Backend) -> None:
     def change(record: Record) -> Record:
         values = record["fingerprints"].copy()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Protocol
 
@@ -104,6 +104,26 @@ def _check(party: str, config: PsiConfig, table: Table) -> None:
         raise DataError(f"{party}: the table has more rows than pad_to, {config.pad_to}: raise it")
 
 
+@dataclass(frozen=True)
+class _Batches:
+    """How rows are cut into messages; a peer's number of rows may be any."""
+
+    rows: int
+    step: int
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.step)
+
+    def part(self, number: int) -> slice:
+        """The rows of one batch."""
+        return slice(number * self.step, min(self.rows, (number + 1) * self.step))
+
+    def size(self, number: int) -> int:
+        """How many they are."""
+        part = self.part(number)
+        return int(part.stop - part.start)
+
+
 class _Exchange:
     """What both ends of steps 1 and 2 know: the batches of either side."""
 
@@ -114,20 +134,17 @@ class _Exchange:
         self._pad_to = config.pad_to
         most = int(context.job.transport.max_message_mib * 2**20) - 4096  # of envelope
         self._step = max(1, min(_BATCH, most // (config.bits // 8)))
-        self.own = self._batches(rows)
+        self.own = _Batches(rows, self._step)
 
     def element_spec(self, rows: int) -> Spec:
         """Of elements of the group, or of the key."""
         return Spec("u8", (rows, self.bits // 64))
 
-    def announced(self, rows: int) -> list[slice]:
+    def announced(self, rows: int) -> _Batches:
         """The peer's batches. Raises `ProtocolError` for a size that cannot be."""
         if rows < 1 or self._pad_to not in (None, rows):
             raise ProtocolError(f"{self.peer} announced {rows} rows, which the job does not allow")
-        return self._batches(rows)
-
-    def _batches(self, rows: int) -> list[slice]:
-        return [slice(at, min(rows, at + self._step)) for at in range(0, rows, self._step)]
+        return _Batches(rows, self._step)
 
 
 class _Query:
@@ -144,9 +161,8 @@ class _Query:
         hello = exchange.line.receive_record(
             host, "key", rows=Spec("i8", (1,)), public=exchange.element_spec(1)
         )
-        self.rows = int(hello["rows"][0])
         self._public = hello["public"]
-        self._their_batches = exchange.announced(self.rows)
+        self.host_rows = exchange.announced(int(hello["rows"][0]))
         self._blinder = _BLINDERS[exchange.method](
             exchange.backend, exchange.bits, self._public, host
         )
@@ -154,27 +170,28 @@ class _Query:
     @property
     def steps(self) -> int:
         """Batches of whichever side has more."""
-        return max(len(self._exchange.own), len(self._their_batches))
+        return max(len(self._exchange.own), len(self.host_rows))
 
     def ask(self, step: int) -> None:
         """Send a batch of blinded identifiers, if there are that many."""
         exchange = self._exchange
         if step >= len(exchange.own):
             return
-        hashes = residues(self._entries[exchange.own[step]], self._blinder.modulus, exchange.domain)
+        hashes = residues(
+            self._entries[exchange.own.part(step)], self._blinder.modulus, exchange.domain
+        )
         blinded, self._secrets[step] = self._blinder.blind(hashes)
         exchange.line.send_record(exchange.peer, f"ask/{step}", elements=blinded)
 
     def take(self, step: int) -> None:
         """Receive a batch of the host's fingerprints, and one of its answers."""
         exchange = self._exchange
-        if step < len(self._their_batches):
-            batch = self._their_batches[step]
-            spec = Spec("u8", (batch.stop - batch.start, 2))
+        if step < len(self.host_rows):
+            spec = Spec("u8", (self.host_rows.size(step), 2))
             record = exchange.line.receive_record(exchange.peer, f"own/{step}", fingerprints=spec)
             self._theirs.append(record["fingerprints"])
         if step < len(exchange.own):
-            entries = self._entries[exchange.own[step]]
+            entries = self._entries[exchange.own.part(step)]
             record = exchange.line.receive_record(
                 exchange.peer, f"answer/{step}", elements=exchange.element_spec(len(entries))
             )
@@ -210,7 +227,7 @@ def _guest(context: Context, config: PsiConfig, table: Table) -> Outcome:
         # Hosts that learn that there is nothing stop, and say so, while others are still told.
         with contextlib.suppress(PeerFailed) if not aligned.ids else contextlib.nullcontext():
             for host, (ours, theirs) in found.items():
-                chosen = np.zeros(queries[host].rows, dtype=bool)
+                chosen = np.zeros(queries[host].host_rows.rows, dtype=bool)
                 chosen[theirs[np.isin(ours, rows)]] = True
                 line.send_record(host, "common", rows=np.packbits(chosen))
             for host in context.hosts:
@@ -234,12 +251,12 @@ def _host(context: Context, config: PsiConfig, table: Table) -> Outcome:
     context.progress(0, steps)
     for step in range(steps):
         if step < len(exchange.own):
-            part = shuffled[exchange.own[step]]
+            part = shuffled[exchange.own.part(step)]
             elements = evaluator.evaluate_own(residues(part, evaluator.modulus, exchange.domain))
             own = fingerprints(part, elements, evaluator.public, exchange.domain)
             line.send_record(guest, f"own/{step}", fingerprints=own)
         if step < len(asked):
-            spec = exchange.element_spec(asked[step].stop - asked[step].start)
+            spec = exchange.element_spec(asked.size(step))
             blinded = line.receive_record(guest, f"ask/{step}", elements=spec)["elements"]
             check_elements(blinded, evaluator.modulus, guest, "blinded identifiers")
             line.send_record(guest, f"answer/{step}", elements=evaluator.evaluate(blinded))

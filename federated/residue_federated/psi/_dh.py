@@ -11,8 +11,9 @@ protocol, H(x)^(ab) computed from both sides (Meadows 1986; Huberman, Franklin a
 security needs `fingerprints` to hash g^k as well; see there.
 
 Exponents are short (RFC 7919, section 5.2 and appendix A; at least twice the security strength, as
-NIST SP 800-56A rev. 3, section 5.6.1.1.1, has it). The secret k is even: an element outside the
-subgroup is squared into it before it can tell anything about k, in particular its parity.
+NIST SP 800-56A rev. 3, section 5.6.1.1.1, has it). Who guesses x sees ``g^r``, and would have to
+tell that its logarithm is short: 2^112 steps at 2048 bits. The secret k is even: an element outside
+the subgroup is squared into it before it can tell anything about k, in particular its parity.
 """
 
 from __future__ import annotations
