@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor
 from sklearn.metrics import d2_tweedie_score, r2_score, roc_auc_score
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from residue_federated import Job
+from residue_federated.linear._one_vs_rest import metrics_of_classes
 from tests.integration.parties import run_all
 
 KEY = {"bits": 1024, "insecure_allow_1024": True}
@@ -83,3 +85,26 @@ def test_poisson_regression(tmp_path: Path) -> None:
     model = PoissonRegressor(alpha=0.0, max_iter=1000).fit(scaled(x), y)
     expected = d2_tweedie_score(y, model.predict(scaled(x)), power=1)
     assert metrics_of(job, tmp_path)["d2"] == pytest.approx(expected, rel=WITHIN)
+
+
+def test_one_versus_rest(tmp_path: Path) -> None:
+    """Four classes: accuracy and AUC of scikit-learn's one-vs-rest on the same rows."""
+    x, y = load_digits(n_class=4, return_X_y=True)
+    x, y = x[:150], y[:150]
+    frame = pd.DataFrame(x, columns=[f"p{j}" for j in range(64)])
+    frame = frame.assign(id=[f"r{i:03d}" for i in range(len(x))])
+    frame[["id", *frame.columns[32:64]]].assign(y=y).to_csv(tmp_path / "guest.csv", index=False)
+    frame[["id", *frame.columns[:32]]].to_csv(tmp_path / "host.csv", index=False)
+    job = job_of(
+        {"file": tmp_path / "guest.csv", "label": "y"},
+        {"file": tmp_path / "host.csv"},
+        "logistic_regression",
+        one_vs_rest=True,
+        epochs=12,
+        optimiser={"name": "adam", "learning_rate": 0.05},
+    )
+    model = OneVsRestClassifier(LogisticRegression(max_iter=1000)).fit(scaled(x), y)
+    expected = metrics_of_classes(y.astype(float), model.decision_function(scaled(x)))
+    found = metrics_of(job, tmp_path)
+    assert found["auc_one_vs_rest"] == pytest.approx(expected["auc_one_vs_rest"], rel=WITHIN)
+    assert found["accuracy"] == pytest.approx(expected["accuracy"], rel=WITHIN)

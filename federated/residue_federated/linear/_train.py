@@ -30,11 +30,13 @@ from residue_federated.errors import Diverged, ProtocolError
 from residue_federated.linear._config import LinearConfig
 from residue_federated.linear._fixed import Slots, draw_masks, quantise
 from residue_federated.linear._models import Objective, Updater, batches, label_of, metrics, stops
+from residue_federated.linear._one_vs_rest import run_one_vs_rest
+from residue_federated.linear._predict import apply, predictions
 from residue_federated.linear._schemes import Poisson, Quadratic, ResidualFormat, Scheme
 from residue_federated.linear._twin import twin
 from residue_federated.proto import v1
 
-__all__ = ["run", "twin"]
+__all__ = ["apply", "predictions", "run", "twin"]
 
 
 def run(context: Context, config: LinearConfig, table: Table | None) -> Outcome:
@@ -43,6 +45,12 @@ def run(context: Context, config: LinearConfig, table: Table | None) -> Outcome:
     Raises `DataError` before anything is encrypted if a host's rows are not the guest's, values are
     missing or the label is not what the model takes; `Diverged` if training leaves its range.
     """
+    if config.one_vs_rest:
+        return run_one_vs_rest(context, config, table, _run_once)
+    return _run_once(context, config, table)
+
+
+def _run_once(context: Context, config: LinearConfig, table: Table | None) -> Outcome:
     if table is None:
         return _Arbiter(context, config).train()
     table.require_complete(context.party)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,12 +12,22 @@ from residue_federated._data import Table
 from residue_federated._jobs import Job
 from residue_federated.linear._config import LinearConfig
 from residue_federated.linear._models import Objective, Updater, batches, label_of, metrics, stops
+from residue_federated.linear._one_vs_rest import twin_one_vs_rest
 
 __all__ = ["twin"]
 
 
 def twin(job: Job, config: LinearConfig, tables: dict[str, Table]) -> Twin:
     """Train on all parties' tables joined."""
+    if config.one_vs_rest:
+        return twin_one_vs_rest(job.guest.name, tables, partial(_train, job, config))
+    return _train(job, config, tables)[0]
+
+
+def _train(
+    job: Job, config: LinearConfig, tables: dict[str, Table]
+) -> tuple[Twin, NDArray[np.float64]]:
+    """The twin and its scores."""
     guest = tables[job.guest.name]
     assert guest.y is not None
     label = label_of(config, job.guest.name, guest.y)
@@ -40,7 +52,7 @@ def twin(job: Job, config: LinearConfig, tables: dict[str, Table]) -> Twin:
     u, y = x @ weights, guest.y
     if guest.y_scaling is not None:
         u, y = guest.y_scaling.undo(u), guest.y_scaling.undo(y)
-    return Twin(losses, metrics(config, y, u))
+    return Twin(losses, metrics(config, y, u)), u
 
 
 def _residuals(
