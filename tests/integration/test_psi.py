@@ -77,8 +77,8 @@ def make_job(directory: Path, known: dict[str, Any] = KNOWN, **psi: Any) -> Job:
     )
 
 
-def run_all(job: Job, directory: Path) -> Run:
-    """Run every party in a thread."""
+def run_all(job: Job, directory: Path, models: Path | None = None) -> Run:
+    """Run every party in a thread; `models`: the directory of the run whose model predicts."""
     authority, run = TrialAuthority(), Run()
     ports: dict[str, int] = {}
     met = threading.Barrier(len(job.parties), timeout=60)
@@ -103,6 +103,7 @@ def run_all(job: Job, directory: Path) -> Run:
                 meet=meet,
                 backend=backend,
                 directory=directory / name,
+                models=models and models / name,
                 observer=observe,
                 trace=True,
             )
@@ -139,6 +140,15 @@ def test_training_on_aligned_tables_is_training_on_the_common_rows(
         assert gradients == expected.reports[party].gradients
     losses = run.reports["guest"].component("train").losses
     assert losses == expected.reports["guest"].component("train").losses
+
+
+def test_other_rows_are_aligned_before_they_are_predicted(tmp_path: Path) -> None:
+    trained = run_all(make_job(tmp_path, method="dh"), tmp_path)
+    known = {"guest": range(70), "h0": range(40, 90), "h1": range(50, 55)}
+    predicted = run_all(make_job(tmp_path, known, method="dh"), tmp_path / "new", tmp_path)
+    assert trained.errors == predicted.errors == {}
+    rows = pd.read_csv(tmp_path / "new" / "guest" / "train.csv")
+    assert rows["id"].tolist() == [name_of(person) for person in range(50, 55)]
 
 
 def test_what_hosts_receive_has_the_padded_length(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from residue.backends import Backend
-from residue_federated._context import Context, Outcome, Spec
+from residue_federated._context import Context, Model, Outcome, Spec
 from residue_federated._data import Table
 from residue_federated.errors import DataError, PeerFailed, ProtocolError
 from residue_federated.psi._config import PsiConfig
@@ -41,7 +41,7 @@ from residue_federated.psi._hash import (
 )
 from residue_federated.psi._rsa import RsaBlinder, RsaEvaluator
 
-__all__ = ["run"]
+__all__ = ["apply", "run"]
 
 _BATCH = 8192  # rows: a second's powers on two cores, 2 MiB at 2048 bits
 _AHEAD = 2  # batches that the guest has sent before it needs the first answer
@@ -87,12 +87,15 @@ def run(context: Context, config: PsiConfig, table: Table | None) -> Outcome:
     outside the group, wrong signatures or rows that do not match in the end.
     """
     context.restored()
+    return apply(context, config, table, {})
+
+
+def apply(context: Context, config: PsiConfig, table: Table | None, model: Model) -> Outcome:
+    """Align other rows, as `run` does."""
     if table is None:
         return Outcome()
     _check(context.party, config, table)
-    return (
-        _guest(context, config, table) if context.role == "guest" else _host(context, config, table)
-    )
+    return (_guest if context.role == "guest" else _host)(context, config, table)
 
 
 def _check(party: str, config: PsiConfig, table: Table) -> None:
