@@ -586,3 +586,32 @@ def test_a_forged_record_is_told_and_its_party_named(
     assert any(f.party == party and re.search(text, f.text) for f in report.findings), report
     assert report.named == [party], report.findings
     tally[name] = True
+
+
+def test_a_party_that_was_killed_and_resumed_is_not_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path, "logistic_regression", training={"epochs": 4, "batch_size": 30})
+    save = _train._Host.save
+
+    def dies(self: Any, done: int, **more: Any) -> None:
+        if done == 3:
+            raise FederatedError("the power is gone")
+        save(self, done, **more)
+
+    monkeypatch.setattr(_train._Host, "save", dies)
+    assert run_all(job, tmp_path).reports == {}
+    monkeypatch.undo()
+    path = tmp_path / "h0" / RECORD
+    # Killed: its last words are not in its record, and the last entry is torn.
+    write_lines(path, lines_of(path)[: number_of(path, "failed")])
+    path.write_bytes(path.read_bytes() + b'{"certificate":"')
+    assert audited(job, tmp_path).named == ["h0"]
+    identities = {p.name: Identity.load(tmp_path / p.name, p.name) for p in job.parties}
+    run = run_all(job, tmp_path, identities)
+    assert run.errors == {}
+    report = audited(job, tmp_path)
+    assert report.findings == []
+    assert [p.runs for p in report.parties] == [2, 2, 2]
+    resumed = list(read_record(path).of("resumed"))
+    assert resumed[-1].content["done"] == 2

@@ -31,6 +31,7 @@ from residue_federated.errors import DataError, PeerFailed, ProtocolError
 from residue_federated.psi._config import PsiConfig
 from residue_federated.psi._dh import DhBlinder, DhEvaluator
 from residue_federated.psi._elements import Limbs, check_elements
+from residue_federated.psi._flow import flow
 from residue_federated.psi._hash import (
     Fingerprints,
     common,
@@ -41,7 +42,7 @@ from residue_federated.psi._hash import (
 )
 from residue_federated.psi._rsa import RsaBlinder, RsaEvaluator
 
-__all__ = ["apply", "run"]
+__all__ = ["apply", "flow", "run"]
 
 _BATCH = 8192  # rows: a second's powers on two cores, 2 MiB at 2048 bits
 _AHEAD = 2  # batches that the guest has sent before it needs the first answer
