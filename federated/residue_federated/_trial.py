@@ -29,7 +29,7 @@ from residue_federated._checkpoint import write_json
 from residue_federated._data import Table, load_table
 from residue_federated._jobs import Job
 from residue_federated._party import PartyReport, has_checkpoints
-from residue_federated.errors import FederatedError, JobError, PeerFailed, PeerLost
+from residue_federated.errors import FederatedError, JobError, PeerFailed, PeerLost, ProtocolError
 
 __all__ = ["Event", "new_run_directory", "resumed_run_directory", "run_trial", "tables_of"]
 
@@ -53,8 +53,9 @@ class Event:
 def new_run_directory(out: Path) -> Iterator[Path]:
     """A directory that becomes `out` if the block succeeds.
 
-    If it does not, it vanishes, unless there are checkpoints in it: then it stays beside `out` as
-    ``NAME.partial``, for `resumed_run_directory`. Raises `JobError` if either exists already.
+    If it does not, it vanishes, unless there are checkpoints in it, or a party broke the protocol:
+    then it stays beside `out` as ``NAME.partial``, for `resumed_run_directory` and the audit.
+    Raises `JobError` if either exists already.
     """
     partial = out.with_name(out.name + _PARTIAL)
     for path in (out, partial):
@@ -86,8 +87,10 @@ def _settled(partial: Path, out: Path) -> Iterator[None]:
     try:
         yield
         partial.rename(out)
-    except BaseException:
-        if not any(has_checkpoints(party) for party in partial.iterdir() if party.is_dir()):
+    except BaseException as error:
+        parties = (party for party in partial.iterdir() if party.is_dir())
+        # The records of a breach are evidence.
+        if not isinstance(error, ProtocolError) and not any(map(has_checkpoints, parties)):
             shutil.rmtree(partial, ignore_errors=True)
         raise
 
