@@ -32,7 +32,7 @@ from residue_federated._transport import Endpoint
 from residue_federated.audit import _code
 from residue_federated.audit._flow import Breach
 from residue_federated.audit._live import RECORD, Auditor
-from residue_federated.audit._record import Signer, read_record
+from residue_federated.audit._record import RUN_BYTES, Signer, message_part, read_record
 from residue_federated.audit._verify import AuditReport, audit_records
 from residue_federated.errors import AuditViolation, FederatedError, PeerFailed, PeerLost
 from residue_federated.linear import _schemes, _train
@@ -487,6 +487,28 @@ def without(event: str, tag: str) -> Callable[[list[Line_]], list[Line_]]:
     return change
 
 
+def renamed_run(entries: list[Line_]) -> list[Line_]:
+    entries[0]["run"] = "00" * 16
+    return entries
+
+
+def another_run(path: Path) -> None:
+    """The guest shows what h0 signed in some other run of the job, which looked the same."""
+    signer = Signer(Identity.load(path.parent.parent / "h0", "h0"))
+
+    def change(entries: list[Line_]) -> list[Line_]:
+        job, run = entries[0]["job"], bytes(RUN_BYTES)
+        for entry in entries:
+            if entry["event"] == "received" and entry["peer"] == "h0":
+                digest = bytes.fromhex(entry["sha256"])
+                place = ("h0", "guest", entry["sequence"], entry["tag"])
+                signature = signer.sign(message_part(job, run, *place, digest))
+                entry["signature"] = b64encode(run + signature).decode()
+        return entries
+
+    rewritten(change)(path)
+
+
 def unchecked(entries: list[Line_]) -> list[Line_]:
     return [e for e in entries if e["event"] != "checked"]
 
@@ -545,12 +567,17 @@ RECORDS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "received message taken out and signed": (
         rewritten(without("received", "train/scores")),
-        "the record lacks 'train/scores', which h0 sent",
+        "the record lacks 'train/scores', which h\\d sent",
     ),
     "received step taken out and signed": (
         rewritten(without("received", "train/d/0/1")),
         "without 'd/0/1' of guest",
     ),
+    "received in another run and signed": (
+        another_run,
+        "it holds messages of another run of h0",
+    ),
+    "own run renamed and signed": (rewritten(renamed_run), "of a run that its record does not"),
     "checks taken out and signed": (rewritten(unchecked), "did not check the randomness"),
     "component taken out and signed": (rewritten(component_left_out), "began 'train'"),
     "signed by a stranger": (another_signer, "no certificate of h0 by the authority"),
@@ -580,7 +607,11 @@ def test_a_forged_record_is_told_and_its_party_named(
     forge, text = RECORDS[name]
     tally[name] = False
     directory = shutil.copytree(honest.directory, tmp_path / "run")
-    party = "guest" if "scores" in name or name.startswith("received message") else "h0"
+    party = (
+        "guest"
+        if "scores" in name or name.startswith(("received message", "received in"))
+        else "h0"
+    )
     forge(directory / party / RECORD)
     report = audited(honest.job, directory)
     assert any(f.party == party and re.search(text, f.text) for f in report.findings), report

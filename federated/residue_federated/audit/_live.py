@@ -11,6 +11,7 @@ Four kinds of checks, each of which names a party:
 
 from __future__ import annotations
 
+import secrets
 import threading
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,14 @@ from residue_federated.audit._facts import MalformedPayload, facts_of
 from residue_federated.audit._flow import Breach, Flow, Scene
 from residue_federated.audit._freshness import Freshness, unobfuscated
 from residue_federated.audit._protocol import APPLIED, CODE_TAG, Protocol, check_randomness
-from residue_federated.audit._record import FORMAT, Recorder, Signer, message_part, signed_by
+from residue_federated.audit._record import (
+    FORMAT,
+    RUN_BYTES,
+    Recorder,
+    Signer,
+    message_part,
+    signed_by,
+)
 from residue_federated.errors import AuditViolation
 from residue_federated.proto import v1
 
@@ -76,7 +84,8 @@ class Auditor:
         # What this party sends, it has made itself: its place is checked, its data by the others.
         self._protocol = Protocol(job, party, flow_of, applies=applies, own_data=False)
         self._freshness: dict[bytes, Freshness] = {}
-        self._certificates: dict[str, x509.Certificate] = {}
+        self._run = secrets.token_bytes(RUN_BYTES)
+        self._met: dict[str, tuple[bytes, x509.Certificate]] = {}
         self._violation: AuditViolation | None = None
         self._code = code_of(job)
         self._recorder = None if path is None else Recorder(path, self._signer)
@@ -85,6 +94,7 @@ class Auditor:
             format=FORMAT,
             job=digest,
             party=party,
+            run=self._run.hex(),
             certificate=self._signer.certificate,
             code={name: digest.hex() for name, digest in self._code.items()},
         )
@@ -123,7 +133,7 @@ class Auditor:
             self._note("sent", peer=message.receiver, **_particulars(message), **facts)
             if facts["kind"] != "malformed":
                 self._protocol_of(message, facts)
-        return self._signer.sign(_signed(self._digest, message))
+        return self._run + self._signer.sign(_signed(self._digest, self._run, message))
 
     def arrived(self, message: Message, signature: bytes, certificate: bytes) -> None:
         """Record a message as it arrives, check whose it is and whether it belongs here."""
@@ -133,9 +143,14 @@ class Auditor:
                 facts = facts_of(message.payload)
             except MalformedPayload as error:
                 self._break(Breach(sender, f"{sender} sent a bad '{tag}': {error}", "data"))
-            if sender not in self._certificates:
-                self._certificates[sender] = x509.load_pem_x509_certificate(certificate)
-                self._note("met", peer=sender, certificate=certificate.decode("ascii"))
+            run, signed = (
+                signature[:RUN_BYTES],
+                _signed(self._digest, signature[:RUN_BYTES], message),
+            )
+            if sender not in self._met:
+                self._met[sender] = run, x509.load_pem_x509_certificate(certificate)
+                pem = certificate.decode("ascii")
+                self._note("met", peer=sender, run=run.hex(), certificate=pem)
             self._note(
                 "received",
                 peer=sender,
@@ -143,7 +158,8 @@ class Auditor:
                 **_particulars(message),
                 **facts,
             )
-            if not signed_by(self._certificates[sender], signature, _signed(self._digest, message)):
+            known, holder = self._met[sender]
+            if run != known or not signed_by(holder, signature[RUN_BYTES:], signed):
                 self._break(Breach(sender, f"{sender} sent '{tag}' without signing it", "control"))
             self._protocol_of(message, facts)
 
@@ -249,7 +265,7 @@ def _particulars(message: Message) -> dict[str, Any]:
     }
 
 
-def _signed(digest: str, message: Message) -> bytes:
+def _signed(digest: str, run: bytes, message: Message) -> bytes:
     return message_part(
-        digest, message.sender, message.receiver, message.sequence, message.tag, message.sha256
+        digest, run, message.sender, message.receiver, message.sequence, message.tag, message.sha256
     )

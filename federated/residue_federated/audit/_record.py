@@ -32,6 +32,7 @@ from residue_federated.errors import CertificateError, RecordError
 
 __all__ = [
     "FORMAT",
+    "RUN_BYTES",
     "Entry",
     "Record",
     "Recorder",
@@ -43,6 +44,8 @@ __all__ = [
 ]
 
 FORMAT = 1
+RUN_BYTES = 16
+"""A party draws the name of its run; it stands before the signature of each of its messages."""
 _GENESIS = "0" * 64
 _CONTEXT = b"residue audit 1\0"
 """Before everything that is signed, so that no signature means something in another protocol."""
@@ -82,10 +85,10 @@ def signed_by(certificate: x509.Certificate, signature: bytes, data: bytes) -> b
 
 
 def message_part(
-    job: str, sender: str, receiver: str, sequence: int, tag: str, sha256: bytes
+    job: str, run: bytes, sender: str, receiver: str, sequence: int, tag: str, sha256: bytes
 ) -> bytes:
-    """What the sender of a message signs: the job's digest, who to whom, which, its payload."""
-    place = json.dumps(["message", job, sender, receiver, sequence, tag])
+    """What the sender of a message signs: job and run, who to whom, which, its payload."""
+    place = json.dumps(["message", job, run.hex(), sender, receiver, sequence, tag])
     return place.encode() + b"\0" + sha256
 
 

@@ -28,6 +28,7 @@ from residue_federated.audit._live import flow_of
 from residue_federated.audit._protocol import APPLIED, Protocol, check_randomness
 from residue_federated.audit._record import (
     FORMAT,
+    RUN_BYTES,
     Entry,
     Record,
     from_base64,
@@ -121,6 +122,7 @@ def audit_records(job: Job, records: Mapping[str, Path], authority: Path) -> Aud
     for witness in own.values():
         witness.follow(rows)
     _compare_code(job, own)
+    _compare_runs(own)
     for sender in own.values():
         for receiver in own.values():
             if sender is not receiver:
@@ -197,9 +199,16 @@ class _Witness:
     def proves(self, received: Entry) -> bool:
         """Whether the sender of a received message signed it."""
         certificate = self.certificates.get(received.content["peer"])
-        signature = from_base64(received.content.get("signature"))
-        signed = _signed(self._digest_at(received), self.party, received)
+        data = from_base64(received.content.get("signature"))
+        run, signature = data[:RUN_BYTES], data[RUN_BYTES:]
+        signed = _signed(self._digest_at(received), run, self.party, received)
         return certificate is not None and signed_by(certificate, signature, signed)
+
+    def runs_of(self, peer: str) -> set[str]:
+        """The runs of a peer that signed what this party received."""
+        own = (e for e in self.record.of("received") if e.content.get("peer") == peer)
+        signatures = (e.content["signature"] for e in own if self.proves(e))
+        return {from_base64(signature)[:RUN_BYTES].hex() for signature in signatures}
 
     def _digest_at(self, entry: Entry) -> str:
         starts = [e.content.get("job") for e in self.record.of("start") if e.number < entry.number]
@@ -370,11 +379,11 @@ def _certified(pem: Any, party: str, root: x509.Certificate) -> x509.Certificate
     return certificate if names == [party] else None
 
 
-def _signed(digest: str, receiver: str, entry: Entry) -> bytes:
+def _signed(digest: str, run: bytes, receiver: str, entry: Entry) -> bytes:
     content = entry.content
     payload = bytes.fromhex(content["sha256"])
     return message_part(
-        digest, content["peer"], receiver, content["sequence"], content["tag"], payload
+        digest, run, content["peer"], receiver, content["sequence"], content["tag"], payload
     )
 
 
@@ -390,6 +399,23 @@ def _compare_code(job: Job, witnesses: Mapping[str, _Witness]) -> None:
             if most == second or digest != common:
                 text = f"{party} ran other code for '{name}' than the others"
                 witnesses[party].find(witnesses[party].runs[-1][0].number, "code", text)
+
+
+def _compare_runs(witnesses: Mapping[str, _Witness]) -> None:
+    """Whether the messages that were received are of runs that their sender had.
+
+    Where all receivers hold those of another run, the sender's record is false, else theirs.
+    """
+    for party, sender in witnesses.items():
+        had = {str(entry.content.get("run")) for entry in sender.record.of("start")}
+        others = [w for w in witnesses.values() if w is not sender and w.runs_of(party)]
+        strange = [w for w in others if not w.runs_of(party) <= had]
+        if strange and len(strange) == len(others):
+            sender.find(None, "record", "its messages are of a run that its record does not have")
+        if strange and (len(others) == 1 or len(strange) < len(others)):
+            for receiver in strange:
+                text = f"it holds messages of another run of {party}"
+                receiver.find(None, "record", text)
 
 
 def _compare_messages(sender: _Witness, receiver: _Witness) -> None:
