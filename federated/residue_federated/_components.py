@@ -56,9 +56,9 @@ class Runner(Protocol):
     """The module of a component.
 
     One that trains offers ``twin(job, config, tables) -> Twin`` as well, and ``predictions(config,
-    scores)``, which names what its scores say. One that does something to other rows by what it
-    learnt offers ``apply(context, config, table, model) -> Outcome``; without, other rows pass it
-    untouched.
+    scores)``, which names what its scores say. One that trains, or does something to other rows by
+    what it learnt, offers ``apply(context, config, table, model) -> Outcome``; without, other rows
+    pass it untouched.
     """
 
     def run(self, context: Any, config: Any, table: Any) -> Any:

@@ -86,8 +86,10 @@ def _settled(partial: Path, out: Path) -> Iterator[None]:
     try:
         yield
         partial.rename(out)
-    except BaseException:
-        if not any(has_checkpoints(party) for party in partial.iterdir() if party.is_dir()):
+    except BaseException as error:
+        if any(has_checkpoints(party) for party in partial.iterdir() if party.is_dir()):
+            error.add_note(f"What was done is in {partial}: residue fl resume {partial}")
+        else:
             shutil.rmtree(partial, ignore_errors=True)
         raise
 
