@@ -8,12 +8,13 @@ from typing import Annotated, Any, Protocol
 from pydantic import Field
 
 from residue_federated.features._config import StandardiseConfig
+from residue_federated.horizontal._config import HorizontalLogisticConfig, HorizontalMlpConfig
 from residue_federated.linear._config import LinearConfig
 
 __all__ = ["AnyComponent", "Runner", "runner_of"]
 
 AnyComponent = Annotated[
-    StandardiseConfig | LinearConfig,
+    StandardiseConfig | LinearConfig | HorizontalLogisticConfig | HorizontalMlpConfig,
     Field(discriminator="type"),
 ]
 
@@ -21,6 +22,8 @@ _MODULES = {
     "standardise": "features._standardise",
     "logistic_regression": "linear._train",
     "linear_regression": "linear._train",
+    "horizontal_logistic_regression": "horizontal._train",
+    "horizontal_mlp": "horizontal._train",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,10 @@ class HorizontalConfig(ComponentConfig):
     seed: of first weights and of the order of rows; masks and keys are not made from it.
     """
 
+    needs_arbiter: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
+    horizontal: ClassVar[bool] = True
+
     rounds: int = Field(default=30, ge=1, le=100_000)
     local_epochs: int = Field(default=1, ge=1, le=1000)
     batch_size: int | None = Field(default=None, ge=1)
@@ -41,9 +45,30 @@ class HorizontalConfig(ComponentConfig):
     seed: int = Field(default=0, ge=0)
 
     @property
+    def most_rounds(self) -> int:
+        """Rounds."""
+        return self.rounds
+
+    @property
+    def survives_hosts(self) -> bool:
+        """Whether it goes on without hosts that are lost."""
+        return self.aggregation == "masks"
+
+    @property
     def hidden_sizes(self) -> tuple[int, ...]:
         """Units of each hidden layer."""
         return ()
+
+    def least_clients(self, clients: int) -> int:
+        """How many clients must remain, of so many."""
+        return self.min_clients or clients // 2 + 1
+
+    def check_clients(self, clients: int) -> None:
+        """Raise `ValueError` unless so many clients suit these settings."""
+        if not clients < 2 * self.least_clients(clients) <= 2 * clients:
+            raise ValueError(
+                f"min_clients must be more than half of the {clients} clients, and at most all"
+            )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from residue_federated._context import Context, Spec
-from residue_federated.errors import PeerFailed, PeerLost, ProtocolError
+from residue_federated.errors import PeerFailed, PeerLost
 from residue_federated.horizontal._masks import (
     BOX_BYTES,
     KEY_BYTES,
@@ -90,7 +90,9 @@ class MaskedAdder:
         """Relay offers, gather vectors and shares, and send the sum to who gave shares."""
         circle, count = self._circle, len(self._circle.clients)
         offers = {
-            client: Offer(record["public"].tobytes(), record["commitment"].tobytes(), record["boxes"])
+            client: Offer(
+                record["public"].tobytes(), record["commitment"].tobytes(), record["boxes"]
+            )
             for client, record in self._gather(
                 f"{name}/offer",
                 public=Spec(np.uint8, (KEY_BYTES,)),
