@@ -41,6 +41,8 @@ __all__ = ["BOX_BYTES", "KEY_BYTES", "Circle", "Member", "Offer", "RoundMask", "
 
 KEY_BYTES = 32
 BOX_BYTES = 2 * SHARE_BYTES + 16
+_NONCE = bytes(12)
+"""Of keys that serve once."""
 _LABEL = b"residue horizontal masks 1 "
 
 Bytes = NDArray[np.uint8]
@@ -111,10 +113,14 @@ class Member:
         """Fresh secrets for one sum; `round_` names it, differently from all others of the job."""
         return RoundMask(self, round_)
 
-    def box_key(self, sender: str, receiver: str, round_: str) -> bytes:
-        """The key of the one box that `sender` fills for `receiver` in a round."""
-        other = receiver if sender == self.name else sender
-        return _derive(self._agreed[other], f"box {round_} {sender} {receiver}")
+    def box(self, sender: str, receiver: str, round_: str, public: bytes) -> ChaCha20Poly1305:
+        """What seals the one box that `sender` fills for `receiver` with an offer of `public`.
+
+        That key is fresh, so this one is, and a box vouches for the key it was offered with.
+        """
+        agreed = self._agreed[receiver if sender == self.name else sender]
+        purpose = f"box {round_} {sender} {receiver} {public.hex()}"
+        return ChaCha20Poly1305(_derive(agreed, purpose))
 
 
 class RoundMask:
@@ -142,11 +148,9 @@ class RoundMask:
         boxes = np.zeros((count, BOX_BYTES), dtype=np.uint8)
         for place, other in enumerate(circle.clients):
             if place != me:
-                key = self._member.box_key(self._member.name, other, self._round)
+                box = self._member.box(self._member.name, other, self._round, public)
                 shares = of_key[place].tobytes() + of_seed[place].tobytes()
-                # The key is used once, so a fixed nonce is; the box vouches for the public key.
-                box = ChaCha20Poly1305(key).encrypt(bytes(12), shares, public)
-                boxes[place] = np.frombuffer(box, dtype=np.uint8)
+                boxes[place] = np.frombuffer(box.encrypt(_NONCE, shares, None), dtype=np.uint8)
         self._of_keys = np.zeros((count, SHARE_BYTES), dtype=np.uint8)
         self._of_seeds = np.zeros((count, SHARE_BYTES), dtype=np.uint8)
         self._of_keys[me], self._of_seeds[me] = of_key[me], of_seed[me]
@@ -211,9 +215,9 @@ class RoundMask:
 
     def _open(self, place: int, other: str, public: bytes, box: bytes) -> None:
         member = self._member
-        key = member.box_key(other, member.name, self._round)
+        key = member.box(other, member.name, self._round, public)
         try:
-            shares = ChaCha20Poly1305(key).decrypt(bytes(12), box, public)
+            shares = key.decrypt(_NONCE, box, None)
         except InvalidTag as error:
             raise ProtocolError(
                 f"what {member.circle.arbiter} relayed as {other}'s offer is not {other}'s"
