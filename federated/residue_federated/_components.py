@@ -7,21 +7,48 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
-from residue_federated.features._config import StandardiseConfig
+from residue_federated.features._config import (
+    BinConfig,
+    CorrelationConfig,
+    EvaluateConfig,
+    ImputeConfig,
+    SampleConfig,
+    SelectConfig,
+    SplitConfig,
+    StandardiseConfig,
+)
 from residue_federated.horizontal._config import HorizontalLogisticConfig, HorizontalMlpConfig
 from residue_federated.linear._config import LinearConfig
 
 __all__ = ["AnyComponent", "Runner", "runner_of"]
 
 AnyComponent = Annotated[
-    StandardiseConfig | LinearConfig | HorizontalLogisticConfig | HorizontalMlpConfig,
+    StandardiseConfig
+    | ImputeConfig
+    | SelectConfig
+    | SplitConfig
+    | SampleConfig
+    | BinConfig
+    | CorrelationConfig
+    | EvaluateConfig
+    | LinearConfig
+    | HorizontalLogisticConfig
+    | HorizontalMlpConfig,
     Field(discriminator="type"),
 ]
 
 _MODULES = {
     "standardise": "features._standardise",
+    "impute": "features._impute",
+    "select": "features._select",
+    "split": "features._split",
+    "sample": "features._sample",
+    "bin": "features._bin",
+    "correlation": "features._correlation",
+    "evaluate": "features._evaluate",
     "logistic_regression": "linear._train",
     "linear_regression": "linear._train",
+    "poisson_regression": "linear._train",
     "horizontal_logistic_regression": "horizontal._train",
     "horizontal_mlp": "horizontal._train",
 }

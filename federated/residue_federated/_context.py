@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -100,6 +101,10 @@ class Line:
         self._component = component
         self._backend = backend
         self._waiting = waiting
+
+    def within(self, part: str) -> Line:
+        """The line of a part of the component."""
+        return Line(self._endpoint, f"{self._component}/{part}", self._backend, self._waiting)
 
     def send_payload(self, peer: str, tag: str, payload: v1.Payload) -> None:
         """Any message."""
@@ -208,6 +213,11 @@ class Line:
         """From now on the job may go on without these peers: see `Endpoint.spare`."""
         self._endpoint.spare(peers)
 
+    @property
+    def lost(self) -> set[str]:
+        """Peers that the job goes on without."""
+        return self._endpoint.lost
+
     def lose(self, peer: str, reason: str) -> None:
         """Give up a peer for good."""
         self._endpoint.lose(peer, reason)
@@ -304,10 +314,22 @@ class Context:
         self._checkpoints = checkpoints
         self._on_progress = on_progress
 
+    def within(self, part: str, on_progress: Progress) -> Context:
+        """The context of one of several trainings inside this component.
+
+        Its messages and states are apart from the others'; it tells `on_progress` of its rounds.
+        """
+        inner = copy.copy(self)
+        inner.line = self.line.within(part)
+        inner._checkpoints = self._checkpoints.within(part)
+        inner._on_progress = on_progress
+        return inner
+
     @property
     def others(self) -> list[str]:
-        """All parties but this one."""
-        return [party.name for party in self.job.parties if party.name != self.party]
+        """All parties but this one and those that are lost."""
+        gone = {self.party, *self.line.lost}
+        return [party.name for party in self.job.parties if party.name not in gone]
 
     def progress(self, done: int, total: int, loss: float | None = None) -> None:
         """Tell how far this component is: 0 rounds when work starts, then after every round."""

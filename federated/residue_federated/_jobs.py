@@ -16,6 +16,7 @@ from residue_federated.errors import JobError
 
 __all__ = [
     "FileData",
+    "GeneratedData",
     "Job",
     "Key",
     "Party",
@@ -32,18 +33,27 @@ class SklearnData(Strict):
     """A data set of scikit-learn, cut by columns as the field's benchmarks cut it, or by rows.
 
     ``breast_cancer``: FATE's breast_hetero; the guest has the label and columns 20-29, hosts share
-    columns 0-19. ``diabetes``: the guest has the label and columns 6-9, hosts share 0-5. By rows,
-    for horizontal training: rows are dealt out in turn, to the guest first.
+    columns 0-19. ``diabetes``: the guest has the label and columns 6-9, hosts share 0-5.
+    ``digits``: the guest has the label, 0 to 9, and columns 32-63, hosts share 0-31. By rows, for
+    horizontal training: rows are dealt out in turn, to the guest first.
     """
 
     sklearn: Literal["breast_cancer", "diabetes", "digits"]
     split: Literal["columns", "rows"] = "columns"
 
-    @model_validator(mode="after")
-    def _known_cut(self) -> Self:
-        if self.sklearn == "digits" and self.split == "columns":
-            raise ValueError("digits is cut by rows only: set split: rows")
-        return self
+
+class GeneratedData(Strict):
+    """Made-up data, each party's part the same wherever it is made.
+
+    ``credit``: a bank's, with a label of two classes; the guest has a fifth of the columns, hosts
+    share the others; `missing` is the share of values that are not there.
+    """
+
+    generated: Literal["credit"]
+    rows: int = Field(default=100_000, ge=2, le=10_000_000)
+    columns: int = Field(default=50, ge=5, le=1000)
+    seed: int = Field(default=0, ge=0)
+    missing: float = Field(default=0.02, ge=0, lt=1)
 
 
 class FileData(Strict):
@@ -67,7 +77,7 @@ class Party(Strict):
     name: Name
     address: str | None = Field(default=None, pattern=r"^[^\s:]+:\d{1,5}$")
     device: str = "auto"
-    data: SklearnData | FileData | None = None
+    data: SklearnData | GeneratedData | FileData | None = None
 
 
 class Key(Strict):
@@ -143,8 +153,12 @@ class Job(Strict):
         for name, component in self.components.items():
             if component.needs_arbiter and self.arbiter is None:
                 raise ValueError(f"components.{name}: {component.type} needs an arbiter")
-            if component.horizontal != self.horizontal and component.trains:
-                raise ValueError("a job's models are either all horizontal or none is")
+            changes = component.gives_table or component.trains
+            if self.horizontal and not component.horizontal and changes:
+                raise ValueError(
+                    f"components.{name}: {component.type} is for columns of common rows, not for "
+                    "a horizontal job"
+                )
             try:
                 component.check_clients(1 + len(self.hosts))
             except ValueError as error:

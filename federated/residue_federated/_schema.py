@@ -34,7 +34,6 @@ class ComponentConfig(Strict):
     """Whether its table may have missing values."""
     trains: ClassVar[bool] = False
     """Whether it ends with a model, and its module offers a `twin`."""
-
     horizontal: ClassVar[bool] = False
     """Whether the parties have the same columns, each its own rows and labels."""
 

@@ -210,6 +210,12 @@ class Endpoint:
         with self._arrival:
             self._spared |= set(peers)
 
+    @property
+    def lost(self) -> set[str]:
+        """Peers that were given up, and spared ones that said that they stop."""
+        with self._arrival:
+            return set(self._gone)
+
     def lose(self, peer: str, reason: str) -> None:
         """Give up a peer for good: it is told why, as far as it can be reached."""
         with self._arrival:

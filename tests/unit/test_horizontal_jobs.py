@@ -44,7 +44,6 @@ def test_rows_are_dealt_out_once() -> None:
     [
         (job_with(arbiter=None), "needs an arbiter"),
         (job_with(guest={"name": "guest", "data": {"sklearn": "breast_cancer"}}), "split: rows"),
-        (job_with(guest={"name": "guest", "data": {"sklearn": "digits"}}), "cut by rows only"),
         (
             job_with(hosts=[{"name": "h0", "data": {"file": "h0.csv"}}]),
             "needs a label at every party: set h0.data.label",
@@ -62,7 +61,7 @@ def test_rows_are_dealt_out_once() -> None:
             job_with(
                 components={"train": TRAIN, "more": {"type": "linear_regression"}},
             ),
-            "either all horizontal or none",
+            "more: linear_regression is for columns of common rows, not for a horizontal job",
         ),
         (
             job_with(

@@ -72,7 +72,10 @@ class MaskedSummand:
         spec = Spec(np.int64, values.shape)
         total = line.receive_record(arbiter, f"{name}/sum", sum=spec)["sum"]
         check_sum(total, int(np.count_nonzero(left)), circle.bits, arbiter)
-        return Sum(total, tuple(np.array(circle.clients)[left].tolist()))
+        clients = tuple(np.array(circle.clients)[left].tolist())
+        for client in set(circle.clients) - set(clients) - line.lost:
+            line.lose(client, f"{client} was left out by {arbiter}")
+        return Sum(total, clients)
 
 
 class MaskedAdder:
