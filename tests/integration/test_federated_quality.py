@@ -100,8 +100,8 @@ def test_one_versus_rest(tmp_path: Path) -> None:
         {"file": tmp_path / "host.csv"},
         "logistic_regression",
         one_vs_rest=True,
-        epochs=8,
-        optimiser={"name": "adam", "learning_rate": 0.1},
+        epochs=12,
+        optimiser={"name": "adam", "learning_rate": 0.05},
     )
     model = OneVsRestClassifier(LogisticRegression(max_iter=1000)).fit(scaled(x), y)
     expected = metrics_of_classes(y.astype(float), model.decision_function(scaled(x)))
