@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from residue_federated.errors import DataError
 from residue_federated.horizontal._config import HorizontalLogisticConfig, HorizontalMlpConfig
-from residue_federated.horizontal._models import Network, batches, class_labels, descend
+from residue_federated.horizontal._models import (
+    Network,
+    batches,
+    class_labels,
+    descend,
+    probabilities,
+)
 
 
 def logistic(**changes: Any) -> HorizontalLogisticConfig:
@@ -54,7 +60,7 @@ def test_probabilities_give_loss_and_choice(classes: int) -> None:
     network = Network.of(mlp(classes=classes, hidden=[7]), columns=5)
     x, y = rows(classes)
     at = network.initial(seed=5)
-    p = network.probabilities(at, x)
+    p = probabilities(network.scores(at, x))
     assert p.shape == (len(x), classes)
     np.testing.assert_allclose(p.sum(axis=1), 1.0)
     loss, right = network.evaluate(at, x, y, 0.0)
@@ -69,7 +75,7 @@ def test_extreme_logits_stay_finite() -> None:
         x, y = np.array([[1.0], [-1.0]]), np.array([0, 0])
         assert np.isfinite(network.evaluate(at, x, y, 0.0)[0])
         assert np.all(np.isfinite(network.gradient(at, x, y, 0.0)))
-        assert np.all(np.isfinite(network.probabilities(at, x)))
+        assert np.all(np.isfinite(probabilities(network.scores(at, x))))
 
 
 def test_first_parameters_follow_the_seed() -> None:

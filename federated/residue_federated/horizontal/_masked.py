@@ -69,8 +69,8 @@ class MaskedSummand:
         line.send_record(arbiter, f"{name}/vector", vector=vector)
         left = line.receive_record(arbiter, f"{name}/left", left=Spec(np.bool_, (count,)))["left"]
         line.send_record(arbiter, f"{name}/shares", shares=mask.answer(left))
-        spec = Spec(np.int64, values.shape)
-        total = line.receive_record(arbiter, f"{name}/sum", sum=spec)["sum"]
+        spec = Spec(circle.ring, values.shape)
+        total = circle.centred(line.receive_record(arbiter, f"{name}/sum", sum=spec)["sum"])
         check_sum(total, int(np.count_nonzero(left)), circle.bits, arbiter)
         clients = tuple(np.array(circle.clients)[left].tolist())
         for client in set(circle.clients) - set(clients) - line.lost:
@@ -115,7 +115,7 @@ class MaskedAdder:
             {client: record["vector"] for client, record in vectors.items()},
             {client: record["shares"] for client, record in shares.items()},
         )
-        self._tell(f"{name}/sum", {client: {"sum": total} for client in shares})
+        self._tell(f"{name}/sum", {client: {"sum": total.astype(circle.ring)} for client in shares})
         return tuple(client for client in circle.clients if client in vectors)
 
     def _relayed(self, offers: Mapping[str, Offer], client: str) -> dict[str, NDArray[Any]]:

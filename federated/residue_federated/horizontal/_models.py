@@ -15,7 +15,7 @@ from residue_federated.errors import DataError
 if TYPE_CHECKING:
     from residue_federated.horizontal._config import HorizontalConfig
 
-__all__ = ["Network", "batches", "class_labels", "descend"]
+__all__ = ["Network", "batches", "class_labels", "descend", "probabilities"]
 
 Array = NDArray[np.float64]
 
@@ -57,24 +57,17 @@ class Network:
                 weights[:] = rng.normal(scale=np.sqrt(2 / len(weights)), size=weights.shape)
         return parameters
 
-    def logits(self, parameters: Array, x: Array) -> Array:
-        """``(rows, outputs)``."""
-        return self._forward(parameters, x)[-1]
-
-    def probabilities(self, parameters: Array, x: Array) -> Array:
-        """Of each class, ``(rows, classes)``."""
-        u = self.logits(parameters, x)
-        if self.sizes[-1] == 1:
-            u = np.concatenate([np.zeros_like(u), u], axis=1)
-        e = np.exp(u - u.max(axis=1, keepdims=True))
-        return np.asarray(e / e.sum(axis=1, keepdims=True))
+    def scores(self, parameters: Array, x: Array) -> Array:
+        """Log-odds of class 1, ``(rows,)``, or a logit a class, ``(rows, classes)``."""
+        u = self._forward(parameters, x)[-1]
+        return u[:, 0] if u.shape[1] == 1 else u
 
     def evaluate(
         self, parameters: Array, x: Array, y: NDArray[np.int64], l2: float
     ) -> tuple[float, int]:
         """Mean cross-entropy plus penalty, and how many rows are classified right."""
-        u = self.logits(parameters, x)
-        chosen = (u[:, 0] > 0) if u.shape[1] == 1 else u.argmax(axis=1)
+        u = self.scores(parameters, x)
+        chosen = (u > 0) if u.ndim == 1 else u.argmax(axis=1)
         loss = float(np.mean(_cross_entropy(u, y))) + self._penalty(parameters, l2)
         return loss, int(np.count_nonzero(chosen == y))
 
@@ -121,9 +114,9 @@ class Network:
 
 
 def _cross_entropy(u: Array, y: NDArray[np.int64]) -> Array:
-    """Of each row, from its logits."""
-    if u.shape[1] == 1:
-        return np.asarray(np.logaddexp(0.0, u[:, 0]) - y * u[:, 0])
+    """Of each row, from its scores."""
+    if u.ndim == 1:
+        return np.asarray(np.logaddexp(0.0, u) - y * u)
     return np.asarray(np.logaddexp.reduce(u, axis=1) - u[np.arange(len(y)), y])
 
 
@@ -134,6 +127,12 @@ def _residual(u: Array, y: NDArray[np.int64]) -> Array:
     p = np.exp(u - np.logaddexp.reduce(u, axis=1, keepdims=True))
     p[np.arange(len(y)), y] -= 1.0
     return np.asarray(p)
+
+
+def probabilities(scores: Array) -> Array:
+    """Of each class, ``(rows, classes)``."""
+    u = np.stack([np.zeros_like(scores), scores], axis=1) if scores.ndim == 1 else scores
+    return np.asarray(np.exp(u - np.logaddexp.reduce(u, axis=1, keepdims=True)))
 
 
 def batches(rows: int, size: int | None, order: np.random.Generator) -> Iterator[NDArray[np.int64]]:

@@ -23,6 +23,7 @@ from residue_federated.horizontal._masked import MaskedAdder, MaskedSummand
 from residue_federated.horizontal._masks import Circle
 from residue_federated.horizontal._models import Network, class_labels, descend
 from residue_federated.horizontal._paillier import PaillierAdder, PaillierSummand
+from residue_federated.horizontal._predict import apply, predictions
 from residue_federated.horizontal._quantise import (
     FixedPoint,
     decode_wide,
@@ -33,7 +34,7 @@ from residue_federated.horizontal._statistics import joint_scaling
 from residue_federated.horizontal._sums import Adder, Summand
 from residue_federated.horizontal._twin import twin
 
-__all__ = ["run", "twin"]
+__all__ = ["apply", "predictions", "run", "twin"]
 
 Array = NDArray[np.float64]
 
@@ -114,7 +115,7 @@ class _Client:
             rounds=config.rounds,
             losses=losses,
             metrics={"accuracy": right / count, "loss": loss_sum / count},
-            scores=self._scores(parameters),
+            scores=self.network.scores(parameters, self.x),
             trace=self.trace,
             facts={"clients": list(self.clients), "clipped": self.cut},
         )
@@ -191,11 +192,6 @@ class _Client:
             line.send_record(host, "columns", digest=digest)
         assert context.arbiter is not None
         line.send_record(context.arbiter, "columns", count=np.array([len(self.table.columns)]))
-
-    def _scores(self, parameters: Array) -> Array:
-        """Logits of this party's rows."""
-        logits = self.network.logits(parameters, self.x)
-        return logits[:, 0] if logits.shape[1] == 1 else logits
 
     def _model(self, parameters: Array, scaling: Scaling | None) -> dict[str, Any]:
         return {
