@@ -26,6 +26,7 @@ from residue_federated._data import Scaling, load_table
 from residue_federated._transport import Message
 from residue_federated._trial import Event, run_trial
 from residue_federated.errors import DataError, Diverged, PeerFailed, PeerLost, ProtocolError
+from residue_federated.horizontal import _paillier
 from residue_federated.horizontal._config import HorizontalConfig
 from residue_federated.horizontal._masked import MaskedSummand
 from residue_federated.horizontal._models import Network, class_labels, descend
@@ -531,6 +532,20 @@ def test_a_guest_that_returns_an_impossible_sum_is_named(
     assert "guest sent a sum outside the range of 3 summands" in str(fault)
 
 
+def test_a_vector_of_several_messages_is_summed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = digits(aggregation="paillier", rounds=2)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run_all(job, whole).errors == {}
+    monkeypatch.setattr(_paillier, "_CHUNK", 7)
+    run = run_all(job, cut)
+    assert run.errors == {}
+    assert model_of(cut, "h0") == model_of(whole, "h0")
+    sent = {m.tag for m in run.messages if m.party == m.sender == "h0"}
+    assert {"train/round/0/0", "train/round/0/7", "train/round/0/28"} <= sent
+
+
 @pytest.mark.parametrize("cheat", ["left out", "added twice"])
 def test_a_sum_that_is_not_of_all_clients_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cheat: str
@@ -546,4 +561,4 @@ def test_a_sum_that_is_not_of_all_clients_is_noticed(
     monkeypatch.setattr(Line, "receive", receive)
     run = run_all(breast(rounds=3, aggregation="paillier"), tmp_path)
     assert isinstance(run.errors["guest"], ProtocolError)
-    assert "arbiter sent 'round/1', which is no sum" in str(run.errors["guest"])
+    assert "arbiter sent 'round/1/sum/0', which is no sum" in str(run.errors["guest"])

@@ -44,7 +44,10 @@ class Packing:
         return -(-size // self.slots)
 
     def pack(self, values: NDArray[np.int64]) -> NDArray[Any]:
-        """Plaintexts ``(plaintexts(n),)``, Python integers, of ``(n,)`` values of `bits` bits."""
+        """Plaintexts ``(plaintexts(n),)``, Python integers, of ``(n,)`` values of `bits` bits.
+
+        Slots left over at the end hold the least value.
+        """
         half = 1 << (self.bits - 1)
         assert len(values)
         assert -half <= values.min()
@@ -59,8 +62,8 @@ class Packing:
         packed[:] = [marker | int.from_bytes(row.tobytes(), "little") for row in rows]
         return packed
 
-    def unpack(self, sums: NDArray[Any], size: int) -> NDArray[np.int64]:
-        """The sums of ``(size,)`` values, from the sums of all clients' plaintexts.
+    def unpack(self, sums: NDArray[Any]) -> NDArray[np.int64]:
+        """What is in all slots of sums of all clients' plaintexts, ``(len(sums) * slots,)``.
 
         Raises `ValueError` if a plaintext is not the sum of one of each client.
         """
@@ -76,4 +79,4 @@ class Packing:
         slots = np.zeros((len(sums) * self.slots, 64), dtype=np.uint8)
         slots[:, : self.width] = bits.reshape(-1, self.width)
         values = np.packbits(slots, axis=1, bitorder="little").view("<u8").ravel()
-        return values[:size].astype(np.int64) - (self.clients << (self.bits - 1))
+        return values.astype(np.int64) - (self.clients << (self.bits - 1))

@@ -61,39 +61,37 @@ class PaillierSummand:
         """The sum of the vectors of all clients."""
         context, line = self._context, self._context.line
         assert context.arbiter is not None
-        packed = self._packing.pack(values)
-        for start, length in _chunks(len(packed)):
-            chunk = self._key.encrypt(packed[start : start + length])
-            line.send(context.arbiter, f"{name}/{start}", chunk)
+        packing, plaintexts = self._packing, self._packing.plaintexts(len(values))
+        for start, length in _chunks(plaintexts):
+            part = values[start * packing.slots : (start + length) * packing.slots]
+            line.send(context.arbiter, f"{name}/{start}", self._key.encrypt(packing.pack(part)))
         if self._secret is None:
-            idle = line.precompute(self._key, len(packed))
+            idle = line.precompute(self._key, plaintexts)
             spec = Spec(np.int64, values.shape)
             total = line.receive_record(context.guest, f"{name}/sum", idle=idle, sum=spec)["sum"]
-            check_sum(total, len(self._clients), self._packing.bits, context.guest)
+            check_sum(total, len(self._clients), packing.bits, context.guest)
         else:
-            total = self._decrypted(self._secret, name, len(packed), len(values))
+            total = self._decrypted(self._secret, name, plaintexts)[: len(values)]
             for host in context.hosts:
                 line.send_record(host, f"{name}/sum", sum=total)
         return Sum(total, self._clients)
 
     def _decrypted(
-        self, secret: residue.PrivateKey, name: str, plaintexts: int, size: int
+        self, secret: residue.PrivateKey, name: str, plaintexts: int
     ) -> NDArray[np.int64]:
+        """The sums in all slots of so many plaintexts."""
         context, line = self._context, self._context.line
         assert context.arbiter is not None
-        sums = np.empty(plaintexts, dtype=object)
+        parts = []
         for start, length in _chunks(plaintexts):
             idle = line.precompute(self._key, plaintexts)
             tag = f"{name}/sum/{start}"
             (c,) = line.receive(context.arbiter, tag, self._key, (length,), idle=idle)
             try:
-                sums[start : start + length] = secret.decrypt(c, dtype=object)
-            except EncodingOverflow as error:
+                parts.append(self._packing.unpack(secret.decrypt(c, dtype=object)))
+            except (EncodingOverflow, ValueError) as error:
                 raise ProtocolError(f"{context.arbiter} sent '{tag}', which is no sum") from error
-        try:
-            total = self._packing.unpack(sums, size)
-        except ValueError as error:
-            raise ProtocolError(f"{context.arbiter} sent '{name}', which is no sum") from error
+        total = np.concatenate(parts)
         check_sum(total, len(self._clients), self._packing.bits, context.arbiter)
         return total
 
