@@ -217,8 +217,8 @@ class Line:
         self._endpoint.spare(peers)
 
     @property
-    def lost(self) -> set[str]:
-        """Peers that the job goes on without."""
+    def lost(self) -> dict[str, str]:
+        """Peers that the job goes on without, and why."""
         return self._endpoint.lost
 
     def lose(self, peer: str, reason: str) -> None:

@@ -211,10 +211,10 @@ class Endpoint:
             self._spared |= set(peers)
 
     @property
-    def lost(self) -> set[str]:
-        """Peers that were given up, and spared ones that said that they stop."""
+    def lost(self) -> dict[str, str]:
+        """Peers that were given up, and spared ones that said that they stop, with the reason."""
         with self._arrival:
-            return set(self._gone)
+            return dict(self._gone)
 
     def lose(self, peer: str, reason: str) -> None:
         """Give up a peer for good: it is told why, as far as it can be reached."""

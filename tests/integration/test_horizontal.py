@@ -385,7 +385,8 @@ def test_some_losses_stop_the_job(
     assert all(isinstance(error, PeerFailed | PeerLost) for error in run.errors.values())
     assert len(run.errors) == 4
     if lost == "h1" and "min_clients" in changes:
-        assert "3 of 4 clients are left, min_clients is 4" in str(run.errors["arbiter"])
+        fault = str(run.errors["arbiter"])
+        assert "without h1 (internal error): 3 of 4 clients are left, min_clients is 4" in fault
 
 
 def fail_as(party: str, real: Callable[..., Sum]) -> Callable[..., Sum]:
@@ -437,13 +438,23 @@ def test_labels_outside_the_classes_stop_the_job(tmp_path: Path) -> None:
     assert any("none of the classes 0 to 8" in str(error) for error in run.errors.values())
 
 
-def test_training_that_diverges_says_so(tmp_path: Path) -> None:
-    run = run_all(digits(learning_rate=1e200, clip=1e200, rounds=4), tmp_path)
+@pytest.mark.parametrize("rate", [1e30, 1e200])  # a loss too large to add, and none at all
+def test_training_that_diverges_says_so(tmp_path: Path, rate: float) -> None:
+    run = run_all(digits(learning_rate=rate, clip=rate, rounds=4), tmp_path)
     assert run.reports == {}
     assert any(
         isinstance(error, Diverged) and "lower the learning rate" in str(error)
         for error in run.errors.values()
     )
+
+
+def test_columns_too_large_to_add_are_refused(tmp_path: Path) -> None:
+    job = generated(tmp_path, hosts=1)
+    file = tmp_path / "h0.csv"
+    pd.read_csv(file).assign(b=1e300).to_csv(file, index=False)
+    run = run_all(job, tmp_path)
+    assert isinstance(run.errors["h0"], DataError)
+    assert "h0: the columns' values are too large to add up" in str(run.errors["h0"])
 
 
 def test_updates_that_exceed_the_clip_are_counted(tmp_path: Path) -> None:
@@ -535,7 +546,7 @@ def test_a_guest_that_returns_an_impossible_sum_is_named(
 def test_a_vector_of_several_messages_is_summed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = digits(aggregation="paillier", rounds=2)
+    job = digits(aggregation="paillier", rounds=1)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert run_all(job, whole).errors == {}
     monkeypatch.setattr(_paillier, "_CHUNK", 7)

@@ -96,6 +96,12 @@ def test_hosts_may_be_lost_with_masks_only() -> None:
     assert not paillier.may_lose("h0")
 
 
+def test_the_example_is_a_horizontal_job() -> None:
+    job = load_job(Path(__file__).parents[2] / "examples" / "digits_mlp.yaml")
+    assert job.horizontal
+    assert job.may_lose("host-1")
+
+
 def test_constant_columns_are_not_scaled() -> None:
     x = np.stack([np.full(569, 0.1), np.zeros(569), np.arange(569.0)], axis=1)
     scaling = joint_scaling(x.mean(axis=0), x.var(axis=0))

@@ -73,7 +73,7 @@ class MaskedSummand:
         total = circle.centred(line.receive_record(arbiter, f"{name}/sum", sum=spec)["sum"])
         check_sum(total, int(np.count_nonzero(left)), circle.bits, arbiter)
         clients = tuple(np.array(circle.clients)[left].tolist())
-        for client in set(circle.clients) - set(clients) - line.lost:
+        for client in set(circle.clients) - set(clients) - line.lost.keys():
             line.lose(client, f"{client} was left out by {arbiter}")
         return Sum(total, clients)
 
@@ -135,7 +135,7 @@ class MaskedAdder:
         """Records of those who are left, in the job's order; who sends none is left out."""
         records = self._line.gather_records(self._left, tag, within=self._patience, **specs)
         for client in [client for client in self._left if client not in records]:
-            self._leave_out(client, f"it had not sent '{tag}' within {self._patience:g} s")
+            self._leave_out(client, self._line.lost.get(client, f"no '{tag}' came in time"))
         return {client: records[client] for client in self._left}
 
     def _tell(self, tag: str, records: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
@@ -145,7 +145,7 @@ class MaskedAdder:
                 try:
                     self._line.send_record(client, tag, **record)
                 except (PeerLost, PeerFailed):
-                    self._leave_out(client, "it could not be reached")
+                    self._leave_out(client, f"'{tag}' could not be delivered")
 
     def _leave_out(self, client: str, why: str) -> None:
         self._left.remove(client)

@@ -25,6 +25,7 @@ from residue_federated.horizontal._models import Network, class_labels, descend
 from residue_federated.horizontal._paillier import PaillierAdder, PaillierSummand
 from residue_federated.horizontal._predict import apply, predictions
 from residue_federated.horizontal._quantise import (
+    WIDE_LIMIT,
     FixedPoint,
     decode_wide,
     encode_wide,
@@ -78,6 +79,7 @@ class _Client:
         self.network = Network.of(config, table.x.shape[1])
         self.fixed = FixedPoint(config.bits, config.clip)
         self.place = [context.guest, *context.hosts].index(context.party)
+        self.sums: Summand
         self.clients: tuple[str, ...] = ()
         self.cut = 0
         self.trace: list[list[int]] = []
@@ -86,7 +88,7 @@ class _Client:
         config, context = self.config, self.context
         restored = context.restored()
         self._agree_on_columns()
-        self.sums: Summand = (
+        self.sums = (
             MaskedSummand(context, _circle(context, config))
             if config.aggregation == "masks"
             else PaillierSummand(context, config.bits)
@@ -137,21 +139,24 @@ class _Client:
 
     def _measures(self, parameters: Array) -> Array:
         """Rows, the sum of their losses, and how many are classified right."""
-        loss, right = self.network.evaluate(parameters, self.x, self.y, self.config.l2)
-        measures = np.array([len(self.x), len(self.x) * loss, right])
-        if not bool(np.all(np.isfinite(measures))):
-            raise Diverged("the loss is not finite: lower the learning rate")
-        return measures
+        with np.errstate(over="ignore", invalid="ignore"):
+            loss, right = self.network.evaluate(parameters, self.x, self.y, self.config.l2)
+        if not len(self.x) * loss < WIDE_LIMIT:  # not a number, or too large for a sum
+            raise Diverged("the loss left the range of numbers: lower the learning rate")
+        return np.array([len(self.x), len(self.x) * loss, right])
 
     def _statistics(self) -> tuple[float, Array, Array]:
         """Rows of all clients, and mean and variance of their columns (none if not asked for)."""
         count = np.array([float(len(self.x))])
         x = self.x if self.config.standardise else self.x[:, :0]
-        rows, *sums = self._sum_wide("mean", np.concatenate([count, x.sum(axis=0)]))
+        with np.errstate(over="ignore"):
+            totals = x.sum(axis=0)
+        rows, *sums = self._sum_wide("mean", np.concatenate([count, totals]))
         mean = np.array(sums) / rows
         if not self.config.standardise:
             return rows, mean, mean
-        squares = ((x - mean) ** 2).sum(axis=0)
+        with np.errstate(over="ignore"):
+            squares = ((x - mean) ** 2).sum(axis=0)
         rows, *sums = self._sum_wide("variance", np.concatenate([count, squares]))
         return rows, mean, np.array(sums) / rows
 
