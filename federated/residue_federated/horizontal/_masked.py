@@ -75,7 +75,7 @@ class MaskedSummand:
         clients = tuple(np.array(circle.clients)[left].tolist())
         for client in set(circle.clients) - set(clients) - line.lost.keys():
             line.lose(client, f"{client} was left out by {arbiter}")
-        return Sum(total, clients)
+        return Sum(total, clients, arbiter)
 
 
 class MaskedAdder:

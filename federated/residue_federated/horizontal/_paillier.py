@@ -74,7 +74,7 @@ class PaillierSummand:
             total = self._decrypted(self._secret, name, plaintexts)[: len(values)]
             for host in context.hosts:
                 line.send_record(host, f"{name}/sum", sum=total)
-        return Sum(total, self._clients)
+        return Sum(total, self._clients, context.arbiter if self._secret else context.guest)
 
     def _decrypted(
         self, secret: residue.PrivateKey, name: str, plaintexts: int

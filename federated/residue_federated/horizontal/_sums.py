@@ -15,10 +15,14 @@ __all__ = ["Adder", "Sum", "Summand", "check_sum"]
 
 @dataclass(frozen=True)
 class Sum:
-    """values: ``(n,) int64``. clients: whose vectors are in it, in the job's order."""
+    """values: ``(n,) int64``. clients: whose vectors are in it, in the job's order.
+
+    sender: whom it came from.
+    """
 
     values: NDArray[np.int64]
     clients: tuple[str, ...]
+    sender: str
 
 
 class Summand(Protocol):

@@ -32,7 +32,7 @@ from residue_federated.horizontal._quantise import (
     wide_integers,
 )
 from residue_federated.horizontal._statistics import joint_scaling
-from residue_federated.horizontal._sums import Adder, Summand
+from residue_federated.horizontal._sums import Adder, Sum, Summand
 from residue_federated.horizontal._twin import twin
 
 __all__ = ["apply", "predictions", "run", "twin"]
@@ -134,8 +134,9 @@ class _Client:
         self.cut += cut
         measures = encode_wide(self._measures(start), config.bits)
         total = self._sum(f"round/{number}", np.concatenate([update, measures]))
-        count, loss, _ = decode_wide(total[len(update) :], config.bits).tolist()
-        return start + self.fixed.decode(total[: len(update)]) * (rows / count), loss / count
+        moves, measured = np.split(total.values, [len(update)])
+        count, loss, _ = self._wide(measured, total.sender)
+        return start + self.fixed.decode(moves) * (rows / count), loss / count
 
     def _measures(self, parameters: Array) -> Array:
         """Rows, the sum of their losses, and how many are classified right."""
@@ -158,7 +159,7 @@ class _Client:
         with np.errstate(over="ignore"):
             squares = ((x - mean) ** 2).sum(axis=0)
         rows, *sums = self._sum_wide("variance", np.concatenate([count, squares]))
-        return rows, mean, np.array(sums) / rows
+        return rows, mean, np.maximum(sums, 0.0) / rows
 
     def _sum_wide(self, name: str, numbers: Array) -> list[float]:
         try:
@@ -167,14 +168,24 @@ class _Client:
             raise DataError(
                 f"{self.context.party}: the columns' values are too large to add up: scale them"
             ) from error
-        return list(decode_wide(self._sum(name, encoded), self.config.bits).tolist())
+        total = self._sum(name, encoded)
+        return self._wide(total.values, total.sender)
 
-    def _sum(self, name: str, values: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _wide(self, sums: NDArray[np.int64], sender: str) -> list[float]:
+        """Sums of wide numbers, of which the first is that of rows."""
+        numbers: list[float] = decode_wide(sums, self.config.bits).tolist()
+        if numbers[0] < len(self.x):
+            raise ProtocolError(
+                f"{sender} sent a sum over fewer rows than {self.context.party} has"
+            )
+        return numbers
+
+    def _sum(self, name: str, values: NDArray[np.int64]) -> Sum:
         total = self.sums.sum(name, values)
         self.clients = total.clients
         if self.context.trace:
             self.trace.append(total.values.tolist())
-        return total.values
+        return total
 
     def _agree_on_columns(self) -> None:
         """All clients have the same columns in the same order; the arbiter learns how many."""
