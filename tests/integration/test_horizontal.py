@@ -515,7 +515,13 @@ def swapped(offers: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             "h0",
             "outside the range",
         ),
-        ("arbiter", "sum", lambda a: {"sum": a["sum"] * 0}, "h0", "over fewer rows than h0 has"),
+        (
+            "arbiter",
+            "sum",
+            lambda a: {"sum": a["sum"] * 0},
+            "h0",
+            "arbiter sent a sum over fewer rows",
+        ),
     ],
 )
 def test_a_party_that_departs_from_the_masks_is_named(
