@@ -17,6 +17,7 @@ from residue_federated.features._config import (
     SplitConfig,
     StandardiseConfig,
 )
+from residue_federated.horizontal._config import HorizontalLogisticConfig, HorizontalMlpConfig
 from residue_federated.linear._config import LinearConfig
 from residue_federated.psi._config import PsiConfig
 
@@ -32,7 +33,9 @@ AnyComponent = Annotated[
     | BinConfig
     | CorrelationConfig
     | EvaluateConfig
-    | LinearConfig,
+    | LinearConfig
+    | HorizontalLogisticConfig
+    | HorizontalMlpConfig,
     Field(discriminator="type"),
 ]
 
@@ -49,6 +52,8 @@ _MODULES = {
     "logistic_regression": "linear._train",
     "linear_regression": "linear._train",
     "poisson_regression": "linear._train",
+    "horizontal_logistic_regression": "horizontal._train",
+    "horizontal_mlp": "horizontal._train",
 }
 
 
@@ -56,9 +61,9 @@ class Runner(Protocol):
     """The module of a component.
 
     One that trains offers ``twin(job, config, tables) -> Twin`` as well, and ``predictions(config,
-    scores)``, which names what its scores say. One that does something to other rows by what it
-    learnt offers ``apply(context, config, table, model) -> Outcome``; without, other rows pass it
-    untouched. With ``flow(config, scene)`` it declares its protocol, see
+    scores)``, which names what its scores say. One that trains, or does something to other rows by
+    what it learnt, offers ``apply(context, config, table, model) -> Outcome``; without, other rows
+    pass it untouched. With ``flow(config, scene)`` it declares its protocol, see
     `residue_federated.audit`.
     """
 

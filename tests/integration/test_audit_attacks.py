@@ -567,7 +567,7 @@ RECORDS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "received message taken out and signed": (
         rewritten(without("received", "train/scores")),
-        "the record lacks 'train/scores', which h\\d sent",
+        r"the record lacks 'train/scores', which h\d sent",
     ),
     "received step taken out and signed": (
         rewritten(without("received", "train/d/0/1")),

@@ -123,7 +123,14 @@ def test_a_party_killed_before_any_checkpoint_is_named_and_leaves_nothing(
     )
 
 
-@pytest.mark.parametrize(("party", "after"), [("host", 1), ("arbiter", 2), ("guest", 3)])
+@pytest.mark.parametrize(
+    ("party", "after"),
+    [
+        ("host", 1),
+        pytest.param("arbiter", 2, marks=pytest.mark.full),
+        pytest.param("guest", 3, marks=pytest.mark.full),
+    ],
+)
 def test_after_kill_and_resume_the_models_are_those_of_an_undisturbed_run(
     job_file: Path, tmp_path: Path, party: str, after: int
 ) -> None:
