@@ -72,7 +72,7 @@ class Message:
 class Gate(Protocol):
     """Sees every message before it leaves and as soon as it arrives, once each.
 
-    Either method may raise `AuditViolation`, which stops the party.
+    `leaving` and `arrived` may raise `AuditViolation`, which stops the party.
     """
 
     def leaving(self, message: Message) -> bytes:
@@ -80,6 +80,9 @@ class Gate(Protocol):
 
     def arrived(self, message: Message, signature: bytes, certificate: bytes) -> None:
         """A message has arrived from the holder of a certificate (PEM), with its signature."""
+
+    def lost(self, peer: str) -> None:
+        """The job goes on without a peer."""
 
 
 @dataclass
@@ -244,7 +247,7 @@ class Endpoint:
     def lose(self, peer: str, reason: str) -> None:
         """Give up a peer for good: it is told why, as far as it can be reached."""
         with self._arrival:
-            self._gone.setdefault(peer, reason)
+            self._give_up(peer, reason)
         self._abort([peer], reason)
 
     def gather(self, peers: Iterable[str], tag: str, *, within: float) -> dict[str, v1.Payload]:
@@ -282,6 +285,11 @@ class Endpoint:
         for channel in self._channels.values():
             channel.close()
         self._server.stop(grace=0.5).wait()
+
+    def _give_up(self, peer: str, reason: str) -> None:
+        if peer not in self._gone and self._gate is not None:
+            self._gate.lost(peer)
+        self._gone.setdefault(peer, reason)
 
     def _taken(self, message: Message) -> v1.Payload:
         if self._observer is not None:
@@ -479,7 +487,7 @@ class Endpoint:
         with self._arrival:
             reason = request.reason[:_MAX_REASON]
             if request.sender in self._spared:
-                self._gone.setdefault(request.sender, reason)
+                self._give_up(request.sender, reason)
             elif self._aborted is None:
                 self._aborted = PeerFailed(f"{request.sender} stopped: {reason}")
             self._arrival.notify_all()

@@ -22,10 +22,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import residue
 from residue.paillier._ciphertext import Randomness
 from residue_federated import Identity, Job, TrialAuthority
+from residue_federated._checkpoint import write_json
+from residue_federated._cli import app
 from residue_federated._context import Line
 from residue_federated._data import Table
 from residue_federated._transport import Endpoint
@@ -34,7 +37,13 @@ from residue_federated.audit._flow import Breach
 from residue_federated.audit._live import RECORD, Auditor
 from residue_federated.audit._record import RUN_BYTES, Signer, message_part, read_record
 from residue_federated.audit._verify import AuditReport, audit_records
-from residue_federated.errors import AuditViolation, FederatedError, PeerFailed, PeerLost
+from residue_federated.errors import (
+    AuditViolation,
+    FederatedError,
+    PeerFailed,
+    PeerLost,
+    RecordError,
+)
 from residue_federated.linear import _schemes, _train
 from residue_federated.linear._fixed import quantise
 from residue_federated.proto import v1
@@ -646,3 +655,35 @@ def test_a_party_that_was_killed_and_resumed_is_not_blamed(
     assert [p.runs for p in report.parties] == [2, 2, 2]
     resumed = list(read_record(path).of("resumed"))
     assert resumed[-1].content["done"] == 2
+
+
+def test_the_command_says_what_is_wrong_and_exits_with_1(tmp_path: Path, honest: Honest) -> None:
+    directory = shutil.copytree(honest.directory, tmp_path / "run")
+    write_json(directory / "job.json", honest.job.model_dump(mode="json"))
+    good = CliRunner().invoke(app, ["audit", str(directory)])
+    assert good.exit_code == 0
+    assert "nothing is wrong" in good.output
+    edited(directory / "h1" / RECORD)
+    bad = CliRunner().invoke(app, ["audit", str(directory)])
+    assert bad.exit_code == 1
+    assert "h1: record: the record was altered at entry" in bad.output
+    assert "named: h1" in bad.output
+    told = CliRunner().invoke(app, ["audit", str(directory), "--json"])
+    assert told.exit_code == 1
+    report = json.loads(told.output)
+    assert (report["ok"], report["named"]) == (False, ["h1"])
+    assert {finding["party"] for finding in report["findings"]} == {"h1"}
+
+
+@pytest.mark.parametrize("what", ["parties", "authority"])
+def test_a_directory_that_cannot_be_audited_is_an_error(
+    tmp_path: Path, honest: Honest, what: str
+) -> None:
+    write_json(tmp_path / "job.json", honest.job.model_dump(mode="json"))
+    if what == "authority":
+        (tmp_path / "h0").mkdir()
+    result = CliRunner().invoke(app, ["audit", str(tmp_path)])
+    assert isinstance(result.exception, RecordError)
+    assert {"parties": "no directory of any party", "authority": "no ca.pem"}[what] in str(
+        result.exception
+    )

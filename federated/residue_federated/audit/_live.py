@@ -163,6 +163,12 @@ class Auditor:
                 self._break(Breach(sender, f"{sender} sent '{tag}' without signing it", "control"))
             self._protocol_of(message, facts)
 
+    def lost(self, peer: str) -> None:
+        """The job goes on without a peer: nothing of or to it is due any more."""
+        with self._lock:
+            self._note("lost", peer=peer)
+            self._protocol.lost.add(peer)
+
     def took(self, peer: str, tag: str, arrays: Sequence[residue.CiphertextArray]) -> None:
         """Check the randomness of ciphertexts that were received and loaded."""
         with self._lock:

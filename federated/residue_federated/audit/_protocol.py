@@ -56,7 +56,7 @@ class Protocol:
     """Checks what `party` says and hears in a run of `job`. Every method may raise `Breach`.
 
     applies: the components are applied to other rows. own_data: what the party itself sends is
-    checked for more than its place.
+    checked for more than its place. lost: peers without which the job goes on.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Protocol:
         self._watches = {name: _Watch() for name in (_AUDIT, WHOLE, *job.components)}
         self._parts: dict[str, _Watch] = {}
         self.undeclared: set[str] = set()
+        self.lost: set[str] = set()
         for name, flow in ((_AUDIT, _CODE), (WHOLE, Flow())):
             self._watches[name] = _Watch(flow, Links(flow, self._roles), began=True)
 
@@ -115,7 +116,7 @@ class Protocol:
         for watch in (self._watches[component], *parts):
             self._none_waits(watch)
             if watch.links is not None:
-                watch.links.finished(self._party)
+                watch.links.finished(self._party, self.lost)
             for key, (sender, tag) in watch.strangers.items():
                 if key not in watch.keys:
                     text = f"{sender} sent '{tag}' under a key that nobody announced"
@@ -161,7 +162,7 @@ class Protocol:
         """A message against its step. rest: of its tag, as the step has it."""
         kind = facts["kind"]
         if sender == self._party:
-            step = links.sent(sender, receiver, rest, kind)
+            step = links.sent(sender, receiver, rest, kind, self.lost)
         else:
             step = links.received(sender, receiver, rest, kind)
         if sender != self._party or self._own_data:

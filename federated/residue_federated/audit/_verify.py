@@ -361,6 +361,9 @@ class _Replay:
                 text = f"{name} is not the file that the run ended with"
                 self._witness.find(entry.number, "record", text)
 
+    def _lost(self, content: dict[str, Any], entry: Entry) -> None:
+        self.protocol.lost.add(content["peer"])
+
     def _violation(self, content: dict[str, Any], entry: Entry) -> None:
         known = content["party"] not in self._witness.report.missing
         if content["rule"] == "code" and known:
