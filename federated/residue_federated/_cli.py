@@ -1,4 +1,4 @@
-"""The commands ``residue fl run | resume | party | certs | check``."""
+"""The commands ``residue fl run | resume | party | certs | check | schema``."""
 
 from __future__ import annotations
 
@@ -263,6 +263,12 @@ def check(
             "most"
         )
     console.print(f"{job.key.bits}-bit key")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of job files, for editors that complete and check YAML by it."""
+    typer.echo(json.dumps(Job.model_json_schema(), indent=1))
 
 
 def _console(*, stderr: bool = False) -> Console:

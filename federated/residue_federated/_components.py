@@ -45,6 +45,7 @@ _MODULES = {
     "evaluate": "features._evaluate",
     "logistic_regression": "linear._train",
     "linear_regression": "linear._train",
+    "poisson_regression": "linear._train",
 }
 
 

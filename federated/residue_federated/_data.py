@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from residue_federated._checkpoint import write_atomically
-from residue_federated._jobs import FileData, Job, SklearnData
+from residue_federated._generated import credit
+from residue_federated._jobs import FileData, GeneratedData, Job, SklearnData
 from residue_federated.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Scaling", "Table", "load_table"]
 
 _META = b"residue"
-_GUEST_COLUMNS = {"breast_cancer": 10, "diabetes": 4}
+_GUEST_COLUMNS = {"breast_cancer": 10, "diabetes": 4, "digits": 32}
 """How many of the last columns the guest holds."""
 
 
@@ -148,6 +149,8 @@ def load_table(job: Job, party: str) -> Table:
     source = job.party(party).data
     if isinstance(source, SklearnData):
         table = _from_sklearn(job, party, source)
+    elif isinstance(source, GeneratedData):
+        table = _generated(job, party, source)
     elif isinstance(source, FileData):
         table = _from_file(party, source)
     else:
@@ -173,6 +176,18 @@ def _from_sklearn(job: Job, party: str, source: SklearnData) -> Table:
     ids = [f"{i:06d}" for i in range(len(bunch.data))]
     y = bunch.target.astype(np.float64) if party == job.guest.name else None
     return Table(ids, names, bunch.data[:, chosen].astype(np.float64), y)
+
+
+def _generated(job: Job, party: str, source: GeneratedData) -> Table:
+    made = credit(
+        source.rows,
+        source.columns,
+        source.seed,
+        source.missing,
+        hosts=len(job.hosts),
+        host=None if party == job.guest.name else [h.name for h in job.hosts].index(party),
+    )
+    return Table(made.ids, made.names, made.x, made.y)
 
 
 def _from_file(party: str, source: FileData) -> Table:

@@ -82,7 +82,7 @@ class PartyReport:
 
 def has_checkpoints(directory: Path) -> bool:
     """Whether a party left something below `directory` from which it can go on."""
-    return any((directory / "states").glob("*/[0-9]*.npz"))
+    return any((directory / "states").rglob("[0-9]*.npz"))
 
 
 def run_party(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from residue_federated import PartyReport, load_job, run_trial
+from residue_federated import Job, PartyReport, load_job, run_trial
 from residue_federated._cli import app
 from residue_federated._results import compare_gradients
 from residue_federated._trial import Event, new_run_directory
@@ -144,6 +147,61 @@ def test_after_kill_and_resume_the_models_are_those_of_an_undisturbed_run(
     assert 1 <= timed["train"] <= 6 - after + 1
 
 
+def run_killed(job: Job, out: Path, party: str, delay: float) -> tuple[bool, float]:
+    """Kill a party a while after training starts: whether that ended the run, and how long it was.
+
+    The length is from the guest's first progress to its end.
+    """
+    processes: dict[str, int] = {}
+    times: list[float] = []
+    timer = threading.Timer(delay, lambda: os.kill(processes[party], signal.SIGKILL))
+
+    def watch(event: Event) -> None:
+        if event.kind == "listening":
+            processes[event.party] = event.content["pid"]
+        if event.kind in ("round", "done") and event.party == "guest":
+            if not times:
+                timer.start()
+            times.append(time.monotonic())
+
+    try:
+        with new_run_directory(out) as directory:
+            run_trial(job, directory, watch=watch)
+    except FederatedError:
+        return True, times[-1] - times[0]
+    finally:
+        timer.cancel()
+    return False, times[-1] - times[0]
+
+
+@pytest.mark.full
+def test_ten_random_kills_change_no_bit_of_the_models(job_file: Path, tmp_path: Path) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    job = load_job(job_file).replace(rounds=30)
+    _, length = run_killed(job, tmp_path / "whole", "host", 3600.0)
+    kills = resumed = 0
+    for number in range(40):
+        out, party = tmp_path / f"run{number}", rng.choice([p.name for p in job.parties])
+        delay = rng.uniform(0, length)
+        killed, _ = run_killed(job, out, party, delay)
+        kills += killed
+        if (partial := out.with_name(out.name + ".partial")).exists():
+            runner.invoke(app, ["resume", str(partial), "--json"], catch_exceptions=False)
+            resumed += 1
+        elif killed:  # before the first checkpoint
+            run_killed(job, out, party, 3600.0)
+        for name in ("guest", "host"):
+            one, two = (tmp_path / run / name / "models" / "train.json" for run in ("whole", out))
+            assert one.read_bytes() == two.read_bytes(), (party, delay)
+        if kills == 10:
+            break
+    print(f"{kills} kills, {resumed} runs resumed")
+    assert kills == 10
+    assert resumed >= 5
+
+
 def test_only_undone_runs_are_resumed(tmp_path: Path) -> None:
     (tmp_path / "x.partial").mkdir()
     for path in (tmp_path, tmp_path / "x.partial", tmp_path / "none.partial"):
@@ -185,6 +243,14 @@ def test_check_reads_job_and_data(job_file: Path) -> None:
     assert "1024-bit key" in shown.stdout
     as_json = runner.invoke(app, ["check", str(job_file), "--json"], catch_exceptions=False)
     assert json.loads(as_json.stdout)["digest"] == load_job(job_file).digest
+
+
+def test_the_schema_knows_every_field_of_a_job() -> None:
+    shown = runner.invoke(app, ["schema"], catch_exceptions=False)
+    schema = json.loads(shown.stdout)
+    assert set(schema["properties"]) == set(Job.model_fields)
+    assert "epochs" in schema["$defs"]["LinearConfig"]["properties"]
+    assert not schema["additionalProperties"]
 
 
 def test_certs_and_a_party_without_addresses(job_file: Path, tmp_path: Path) -> None:
