@@ -37,9 +37,9 @@ def page(result: Mapping[str, Any]) -> str:
     """The page of what `residue_federated._results.result_of` made, read back from JSON or not.
 
     What a component says in its facts is shown where it is there: ``curves``, ``lift`` and
-    ``confusion`` (of ``evaluate``), ``iv`` and ``importance`` (numbers by column, by party),
-    correlations. ``audit`` of the result, where it is there: ``messages`` checked, and ``breaches``
-    with their ``rule``, ``party`` and ``text``.
+    ``confusion`` (of ``evaluate``), ``iv`` (numbers by column, by party), ``importance`` (kinds of
+    numbers by column or party), correlations. So is ``audit`` of the result: an audit's report as a
+    mapping, of which ``parties`` and ``findings`` are looked at.
 
     Raises:
         FederatedError: plotly or jinja2 is not installed.
@@ -282,34 +282,43 @@ def _flat(values: Any, *path: str) -> Iterator[tuple[str, float]]:
 
 def _summaries(result: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """What columns are worth, and how they go together."""
-    for fact, title in (("importance", "Importance"), ("iv", "Information value")):
-        for component in _with_facts(result, fact):
-            pairs = sorted(_flat(component["facts"][fact]), key=lambda pair: -pair[1])
-            shown = pairs[:_MOST_BARS][::-1]
-            if not shown:
-                continue
-            most = "" if len(pairs) <= _MOST_BARS else f", the largest {_MOST_BARS} of {len(pairs)}"
-            bar = {
-                "type": "bar",
-                "orientation": "h",
-                "y": [_name(name) for name, _ in shown],
-                "x": [value for _, value in shown],
-                "marker": {"color": _BLUE},
-                "hovertemplate": "%{y}: %{x:.4g}<extra></extra>",
-            }
-            yield (
-                f"{fact}-{component['name']}",
-                _chart(
-                    f"{title} of columns, by {component['name']}{most}",
-                    [bar],
-                    title=f"{title} ({_name(component['name'])}){most}",
-                    height=110 + 18 * len(shown),
-                    legend=False,
-                    y={"automargin": True, "tickmode": "linear"},
-                ),
-            )
+    for component in _with_facts(result, "importance"):
+        for kind, values in component["facts"]["importance"].items():
+            title = f"Importance: {kind.replace('_', ' ')}"
+            yield from _bars(f"importance-{kind}-{component['name']}", title, component, values)
+    for component in _with_facts(result, "iv"):
+        values = component["facts"]["iv"]
+        yield from _bars(f"iv-{component['name']}", "Information value", component, values)
     for component in _with_facts(result, "with"):
         yield f"correlation-{component['name']}", _heatmap(component)
+
+
+def _bars(
+    name: str, title: str, component: Mapping[str, Any], values: Any
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The largest of some numbers of columns or parties; nothing if there are none."""
+    pairs = sorted(_flat(values), key=lambda pair: -pair[1])
+    shown = pairs[:_MOST_BARS][::-1]
+    if not shown:
+        return
+    most = "" if len(pairs) <= _MOST_BARS else f", the largest {_MOST_BARS} of {len(pairs)}"
+    bar = {
+        "type": "bar",
+        "orientation": "h",
+        "y": [_name(label) for label, _ in shown],
+        "x": [value for _, value in shown],
+        "marker": {"color": _BLUE},
+        "hovertemplate": "%{y}: %{x:.4g}<extra></extra>",
+    }
+    chart = _chart(
+        f"{title}, by {component['name']}{most}",
+        [bar],
+        title=f"{title} ({_name(component['name'])}){most}",
+        height=110 + 18 * len(shown),
+        legend=False,
+        y={"automargin": True, "tickmode": "linear"},
+    )
+    yield name, chart
 
 
 def _heatmap(component: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,11 @@ def party(role: str, sent: int) -> dict[str, Any]:
     return {"role": role, "device": device, "messages": 1234, "bytes": sent, "files": files}
 
 
+def audited(name: str) -> dict[str, Any]:
+    counts = {"entries": 5678, "signatures": 9, "sent": 10, "received": 11, "ciphertexts": 4321}
+    return {"party": name, "state": "ended", "runs": 1, **counts}
+
+
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
     """What a run of everything that the page can show ends with."""
@@ -50,6 +55,7 @@ def result() -> dict[str, Any]:
         "own": r[:5, :5].tolist(),
         "with": {"host": r[5:, :5].tolist()},
     }
+    importance = {"gain": {"age": 31.4, "sex": 0.1}, "party_gain": {"host": 2.7}, "splits": {}}
     shares = {"encryption": 0.5, "waiting": 0.375, "other": 0.125}
     losses, metrics = [0.69, 0.5, 0.41, 0.38], {"auc": 0.912345, "accuracy": 0.8}
     return {
@@ -70,7 +76,7 @@ def result() -> dict[str, Any]:
             component("pearson", "correlation", facts=correlation),
             component(
                 "train", "secureboost", rounds=4, seconds=4.9, losses=losses, metrics=metrics,
-                facts={"importance": {"guest": {"age": 31.4}, "host": {"0": 2.7}}},
+                facts={"importance": importance},
             ),
             component(
                 "judge", "evaluate", metrics=judged.metrics, facts=judged.facts | {"rows": 400}
@@ -85,7 +91,7 @@ def result() -> dict[str, Any]:
         "peak_rss_bytes": {"guest": 300 << 20, "host": 5 << 30},
         "time_shares": {"guest": shares, "host": shares},
         "parties": {"guest": party("guest", 20_000_000), "host": party("host", 1000)},
-        "audit": {"messages": 4321, "breaches": []},
+        "audit": {"parties": [audited("guest"), audited("host")], "findings": []},
     }  # fmt: skip
 
 
@@ -105,8 +111,8 @@ def test_page_says_it_all_in_words(result: dict[str, Any]) -> None:
     for expected in (
         "secureboost: 4 trees, 1.235 s each", "123,456 rows", "2048-bit key", "train auc 0.912345",
         "0.912000 3.4e-04", "Evaluation: judge", "777,888", "87.5 %", "50 % 38 % 12 %", "300 MiB",
-        "5 GiB", "19.1 MiB", "1,234", "Nothing found in 4,321 messages", "SHA-256 of 2 files",
-        "models/host.json", "ab" * 32,
+        "5 GiB", "19.1 MiB", "1,234", "Nothing found in the records of 2 parties",
+        "host ended 5,678 9 10 11 4,321", "SHA-256 of 2 files", "models/host.json", "ab" * 32,
     ):  # fmt: skip
         assert expected in words, expected
     confusion = result["components"][3]["facts"]["confusion"]
@@ -124,7 +130,8 @@ def test_page_of_a_run_that_trained_nothing(result: dict[str, Any]) -> None:
 
 def test_breaches_and_other_tasks(result: dict[str, Any]) -> None:
     changed = copy(result)
-    changed["audit"]["breaches"] = [{"rule": "replay", "party": "host", "text": "sent 7 twice"}]
+    finding = {"party": "host", "rule": "data", "text": "sent 7 twice", "source": "guest"}
+    changed["audit"]["findings"] = [finding | {"entry": 3}]
     rng = np.random.default_rng(1)
     y = rng.integers(0, 3, 90).astype(float)
     many = evaluate_multiclass(y, rng.normal(size=(90, 3)))
@@ -134,8 +141,8 @@ def test_breaches_and_other_tasks(result: dict[str, Any]) -> None:
         component("numbers", "evaluate", metrics=plain.metrics, facts=plain.facts),
     ]
     words = words_of(changed)
-    assert "1 found in 4,321 messages" in words
-    assert "replay host sent 7 twice" in words
+    assert "1 found in the records of 2 parties" in words
+    assert "host data sent 7 twice guest" in words
     row = " ".join(map(str, many.facts["confusion"][1]))
     assert f"taken for 0 taken for 1 taken for 2 0 {many.facts['confusion'][0][0]}" in words
     assert f" 1 {row}" in words
@@ -181,7 +188,8 @@ def test_sizes() -> None:
 
 CHARTS = {
     "losses-2", "curve-0-roc", "curve-0-pr", "curve-0-lift", "curve-0-calibration",
-    "importance-train", "iv-iv", "correlation-pearson", "shares", "operations-chart",
+    "importance-gain-train", "importance-party_gain-train", "iv-iv", "correlation-pearson",
+    "shares", "operations-chart",
 }  # fmt: skip
 
 

@@ -121,21 +121,23 @@ def _guest(
     own = Evidence.of(positives, counts, bins.sizes, totals)
     outcome = _outcome(config, table, bins, codes, own.iv, own.woe)
     ivs: dict[str, Any] = {context.party: dict(zip(table.columns, own.iv.tolist(), strict=True))}
+    found = {}
     for host in context.hosts:
         sizes, theirs = _counts_of(context, config, host, len(positive))
         slots = SumSlots.plan(public, len(positive), theirs.size)
         (packed,) = line.receive(host, "sums", public, (slots.groups,))
-        sums = _decrypted(secret, host, packed)
-        evidence = _weighed(host, slots.unpack(sums), theirs, sizes, totals)
+        sums = slots.unpack(_decrypted(secret, host, packed))
+        found[host] = _weighed(host, sums, theirs, sizes, totals)
+        if context.trace:
+            columns = np.repeat(np.arange(sizes.size), sizes)
+            positives = found[host].positives
+            outcome.trace.append(positives[np.lexsort((positives, columns))].tolist())
+    for host, evidence in found.items():
         answer = {"iv": evidence.iv}
         if config.transform is not None:
             answer["woe"] = evidence.woe
         line.send_record(host, "weights", **answer)
         ivs[host] = evidence.iv.tolist()
-        if context.trace:
-            columns = np.repeat(np.arange(sizes.size), sizes)
-            order = np.lexsort((evidence.positives, columns))
-            outcome.trace.append(evidence.positives[order].tolist())
     outcome.facts = {"iv": ivs, "positives": totals[0], "negatives": totals[1]}
     return outcome
 
