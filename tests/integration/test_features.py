@@ -498,7 +498,7 @@ def _one_more(values: NDArray[Any]) -> NDArray[Any]:
         ("bin", "guest", "bins", "counts", lambda v: v - v, "impossible numbers of rows"),
         ("bin", "guest", "bins", "sizes", lambda v: v + 99, "impossible numbers of bins"),
         ("bin", "guest", "bins", "sizes", lambda v: v.astype(np.int32), "int64"),
-        ("bin", "h0", "weights", "iv", lambda v: v * np.nan, "not finite"),
+        ("bin", "h0", "weights", "iv", lambda v: -v, "impossible weights"),
         ("bin", "h0", "weights", "iv", lambda v: v[1:], "shape"),
         ("split", "h0", "chosen", "index", lambda v: v[::-1], "out of order or unknown"),
         ("split", "h0", "chosen", "index", lambda v: v + ROWS, "out of order or unknown"),

@@ -223,8 +223,8 @@ def _host(
     if config.transform is not None:
         specs["woe"] = Spec(np.float64, (size,))
     weights = line.receive_record(guest, "weights", idle=None, **specs)
-    if not all(np.isfinite(values).all() for values in weights.values()):
-        raise ProtocolError(f"{guest} sent weights that are not finite")
+    if not all(np.isfinite(values).all() for values in weights.values()) or weights["iv"].min() < 0:
+        raise ProtocolError(f"{guest} sent impossible weights")
     woe = weights["woe"][np.argsort(shuffled)] if "woe" in weights else None
     return _outcome(config, table, bins, codes, weights["iv"], woe)
 
