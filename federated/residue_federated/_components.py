@@ -50,7 +50,13 @@ _MODULES = {
 
 
 class Runner(Protocol):
-    """The module of a component; one that trains offers ``twin(config, tables)`` as well."""
+    """The module of a component.
+
+    One that trains offers ``twin(job, config, tables) -> Twin`` as well, and ``predictions(config,
+    scores)``, which names what its scores say. One that does something to other rows by what it
+    learnt offers ``apply(context, config, table, model) -> Outcome``; without, other rows pass it
+    untouched.
+    """
 
     def run(self, context: Any, config: Any, table: Any) -> Any:
         """The component's part at one party: `Context`, configuration, `Table` -> `Outcome`."""

@@ -22,7 +22,7 @@ from residue_federated._transport import Endpoint
 from residue_federated.errors import DataError, ProtocolError
 from residue_federated.proto import v1
 
-__all__ = ["Context", "Line", "Outcome", "Progress", "Spec", "Twin", "Waiting"]
+__all__ = ["Context", "Line", "Model", "Outcome", "Progress", "Spec", "Twin", "Waiting"]
 
 _CHUNK = 64
 """Randomness made at a time while waiting: few enough to notice a message soon, and enough that a
@@ -33,6 +33,9 @@ _DTYPES = {
 }
 """What a record may hold, little-endian, by numpy's names."""
 _MOST_DIMENSIONS = 8
+
+Model = dict[str, Any]
+"""A party's share of a model, as JSON."""
 
 Progress = Callable[[str, int, int, float | None], None]
 """Called with component, rounds done, rounds at most, and the loss where this party knows it."""

@@ -80,6 +80,28 @@ class Table:
                     "these rows first"
                 )
 
+    def with_columns(self, party: str, columns: list[str]) -> Table:
+        """These columns alone, in this order. Raises `DataError` naming those that lack."""
+        absent = [column for column in columns if column not in self.columns]
+        if absent:
+            raise DataError(f"{party}: no column {', '.join(absent)}")
+        index = [self.columns.index(column) for column in columns]
+        scaling = self.x_scaling
+        return replace(
+            self,
+            columns=list(columns),
+            x=self.x[:, index],
+            x_scaling=scaling and Scaling(scaling.mean[index], scaling.deviation[index]),
+        )
+
+    def scaled_by(self, scalings: dict[str, Any]) -> Table:
+        """The table scaled as another was, whose `scalings` these are."""
+        x_scaling, y_scaling = _scaling(scalings["scaling"]), _scaling(scalings["target_scaling"])
+        assert x_scaling is not None
+        y = self.y if self.y is None or y_scaling is None else y_scaling.apply(self.y)
+        x = x_scaling.apply(self.x)
+        return replace(self, x=x, y=y, x_scaling=x_scaling, y_scaling=y_scaling)
+
     def scalings(self) -> dict[str, Any]:
         """What was done to columns and label, as JSON."""
         return {
@@ -140,8 +162,8 @@ def _scaling(values: dict[str, Any] | None) -> Scaling | None:
     return Scaling(np.array(values["mean"]), np.array(values["deviation"]))
 
 
-def load_table(job: Job, party: str) -> Table:
-    """The table of a guest or host.
+def load_table(job: Job, party: str, *, labelled: bool = True) -> Table:
+    """The table of a guest or host; without `labelled`, a guest's file needs no label.
 
     Raises `DataError` if it cannot be read, is empty, has infinite or non-numeric values, missing
     ones where the job's components do not take them, or repeated identifiers.
@@ -152,10 +174,10 @@ def load_table(job: Job, party: str) -> Table:
     elif isinstance(source, GeneratedData):
         table = _generated(job, party, source)
     elif isinstance(source, FileData):
-        table = _from_file(party, source)
+        table = _from_file(party, source, labelled=labelled)
     else:
         raise DataError(f"{party}: no data given")
-    if len(table.ids) < 2 or not table.columns:
+    if len(table.ids) < (2 if labelled else 1) or not table.columns:
         raise DataError(f"{party}: at least two rows and one feature are needed")
     if not job.takes_missing_values:
         table.require_complete(party)
@@ -190,7 +212,7 @@ def _generated(job: Job, party: str, source: GeneratedData) -> Table:
     return Table(made.ids, made.names, made.x, made.y)
 
 
-def _from_file(party: str, source: FileData) -> Table:
+def _from_file(party: str, source: FileData, *, labelled: bool) -> Table:
     import pandas as pd
 
     name = source.file.name
@@ -202,7 +224,10 @@ def _from_file(party: str, source: FileData) -> Table:
     except (OSError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{party}: cannot read {source.file}: {reason}") from error
-    special = [source.id] if source.label is None else [source.id, source.label]
+    label = source.label
+    if not labelled and label not in frame.columns:
+        label = None
+    special = [source.id] if label is None else [source.id, label]
     features = source.features or [str(c) for c in frame.columns if c not in special]
     absent = [column for column in [*special, *features] if column not in frame.columns]
     if absent:
@@ -213,9 +238,9 @@ def _from_file(party: str, source: FileData) -> Table:
     repeated = frame.loc[frame[source.id].duplicated(), source.id]
     if len(repeated):
         raise DataError(f"{party}: {name} repeats identifier '{repeated.iloc[0]}'")
-    y = None if source.label is None else _numbers(party, frame, [source.label])[:, 0]
+    y = None if label is None else _numbers(party, frame, [label])[:, 0]
     if y is not None and np.isnan(y).any():
-        raise DataError(f"{party}: label '{source.label}' has {np.isnan(y).sum()} missing value(s)")
+        raise DataError(f"{party}: label '{label}' has {np.isnan(y).sum()} missing value(s)")
     x = _numbers(party, frame, features)
     return Table(frame[source.id].tolist(), features, x, y)
 

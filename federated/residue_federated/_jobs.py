@@ -210,8 +210,9 @@ class Job(Strict):
         devices: dict[str, str] | None = None,
         key_bits: int | None = None,
         rounds: int | None = None,
+        files: dict[str, Path] | None = None,
     ) -> Job:
-        """A copy with another device a party, key width or number of rounds; checked again.
+        """A copy with another device or file a party, key width or rounds; checked again.
 
         rounds: epochs or trees, of each component that has them. A key width of 1024 needs the
         job's own `insecure_allow_1024`.
@@ -223,6 +224,12 @@ class Job(Strict):
             for party in parties:
                 if party["name"] == name:
                     party["device"] = device
+        for name, file in (files or {}).items():
+            if not isinstance(self.party(name).data, FileData):
+                raise JobError(f"{name}'s data is no file that another could take the place of")
+            for party in parties:
+                if party["name"] == name:
+                    party["data"]["file"] = file
         if key_bits is not None:
             data["key"]["bits"] = key_bits
         if rounds is not None:

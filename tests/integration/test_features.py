@@ -194,8 +194,8 @@ def test_bins_need_a_label_of_two_kinds_and_a_value_in_every_column(
 ) -> None:
     from residue_federated import _party
 
-    def changed(job: Job, party: str) -> Table:
-        table = load_table(job, party)
+    def changed(job: Job, party: str, **options: Any) -> Table:
+        table = load_table(job, party, **options)
         return replace(table, y=np.arange(len(table.ids)) % 3.0) if party == "guest" else table
 
     monkeypatch.setattr(_party, "load_table", changed)
@@ -228,7 +228,8 @@ def test_impute_fills_and_keeps_what_with(run: Runner) -> None:
         expected = np.nanmean(x, axis=0)
         if party == "h0":
             expected[:2] = np.nanmedian(x[:, 0]), -1.5
-        fill = done.model(party, "fill")["fill"]
+        model = done.model(party, "fill")
+        fill = dict(zip(model["columns"], model["fill"], strict=True))
         assert list(fill.values()) == pytest.approx(expected.tolist())
         np.testing.assert_array_equal(
             filled[missing], np.broadcast_to([*fill.values()], x.shape)[missing]

@@ -21,11 +21,13 @@ from typer.testing import CliRunner
 
 from residue_federated import Job, PartyReport, load_job, run_trial
 from residue_federated._cli import app
+from residue_federated._models import read_model, write_model
 from residue_federated._results import compare_gradients
 from residue_federated._trial import Event, new_run_directory
-from residue_federated.errors import FederatedError, JobError, PeerLost
+from residue_federated.errors import FederatedError, JobError, ModelError, PeerLost
 
 runner = CliRunner()
+PARTIES = ("guest", "host")
 
 
 @pytest.fixture
@@ -77,7 +79,8 @@ def test_run_ends_with_one_json_object_and_whole_files(job_file: Path, tmp_path:
     for party in ("guest", "host"):
         for file, digest in result["parties"][party]["files"].items():
             assert hashlib.sha256((out / party / file).read_bytes()).hexdigest() == digest
-    assert set(result["parties"]["host"]["files"]) == {"tables/scale.parquet", "models/train.json"}
+    files = {"tables/scale.parquet", "models/scale.json", "models/train.json"}
+    assert set(result["parties"]["host"]["files"]) == files
     assert {"operation", "device", "calls", "elements", "ring_utilisation", "host_seconds"} <= (
         result["operations"][0].keys()
     )
@@ -200,6 +203,51 @@ def test_ten_random_kills_change_no_bit_of_the_models(job_file: Path, tmp_path: 
     print(f"{kills} kills, {resumed} runs resumed")
     assert kills == 10
     assert resumed >= 5
+
+
+def test_predictions_of_new_rows_are_those_of_the_model(job_file: Path, tmp_path: Path) -> None:
+    out, scored = tmp_path / "run", tmp_path / "scored"
+    runner.invoke(app, ["run", str(job_file), "--out", str(out)], catch_exceptions=False)
+    rng = np.random.default_rng(9)
+    x = rng.normal(size=(7, 4))
+    ids = [f"n{i}" for i in range(7)]
+    pd.DataFrame({"a": x[:, 0], "id": ids}).to_csv(tmp_path / "g2.csv", index=False)
+    host = pd.DataFrame(x[:, :0:-1], columns=["d", "c", "b"]).assign(id=ids)
+    host.to_csv(tmp_path / "h2.csv", index=False)
+    files = f"guest={tmp_path / 'g2.csv'},host={tmp_path / 'h2.csv'}"
+    arguments = ["predict", str(out), "--data", files, "--out", str(scored), "--json"]
+    done = runner.invoke(app, arguments, catch_exceptions=False)
+    assert json.loads(done.stdout) == {"rows": 7, "files": [str(scored / "guest" / "train.csv")]}
+    shares = [json.loads((out / p / "models" / "train.json").read_text()) for p in PARTIES]
+    expected = np.full(7, shares[0]["intercept"])
+    for share, part in zip(shares, (x[:, :1], x[:, 1:]), strict=True):
+        mean, deviation = (np.array(share["scaling"][k]) for k in ("mean", "deviation"))
+        expected += (part - mean) / deviation @ np.array(share["weights"])
+    table = pd.read_csv(scored / "guest" / "train.csv")
+    assert table["id"].tolist() == ids
+    np.testing.assert_allclose(table["score"], expected, rtol=1e-12)
+    np.testing.assert_allclose(table["probability"], 1 / (1 + np.exp(-expected)), rtol=1e-12)
+    assert not list((scored / "host").glob("*.csv"))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"job": "0"}, "was made by another job"),
+        ({"version": 1}, "has version 1, expected 2"),
+        (None, "is no share of a model"),
+    ],
+)
+def test_unusable_models(
+    job_file: Path, tmp_path: Path, change: dict[str, Any] | None, expected: str
+) -> None:
+    job = load_job(job_file)
+    write_model(tmp_path, job, "host", "train", {"weights": []})
+    path = tmp_path / "models" / "train.json"
+    content = json.loads(path.read_text())
+    path.write_text("{" if change is None else json.dumps(content | change))
+    with pytest.raises(ModelError, match=expected):
+        read_model(tmp_path, job, "train")
 
 
 def test_only_undone_runs_are_resumed(tmp_path: Path) -> None:

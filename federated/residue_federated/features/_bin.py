@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 import residue
 from residue.errors import EncodingOverflow
-from residue_federated._context import Context, Outcome, Spec
+from residue_federated._context import Context, Model, Outcome, Spec
 from residue_federated._data import Table
 from residue_federated.errors import DataError, ProtocolError
 from residue_federated.features._bins import Bins, Evidence
@@ -32,7 +32,7 @@ from residue_federated.features._config import BinConfig
 from residue_federated.features._keys import guest_key
 from residue_federated.features._packing import SumSlots
 
-__all__ = ["run"]
+__all__ = ["apply", "run"]
 
 _BLOCK = 1 << 14
 """Rows of ``[y]`` in a message: one is added up while the next is encrypted."""
@@ -63,6 +63,27 @@ def run(context: Context, config: BinConfig, table: Table | None) -> Outcome:
     outcome = (_guest if context.role == "guest" else _host)(context, config, table, bins, codes)
     context.progress(1, 1)
     return outcome
+
+
+def apply(context: Context, config: BinConfig, table: Table | None, model: Model) -> Outcome:
+    """Put the WOEs of the bins that were found in place of other rows' values.
+
+    Raises `DataError` if a value is missing in a column that had no bin for it.
+    """
+    if table is None:
+        return Outcome()
+    columns = model["columns"]
+    table = table.with_columns(context.party, [column["name"] for column in columns])
+    if config.transform is None:
+        return Outcome(table=table)
+    gaps = [column["name"] for column in columns if not column["missing"]]
+    table.with_columns(context.party, gaps).require_complete(context.party)
+    bins = Bins(
+        [np.array(column["cuts"]) for column in columns],
+        np.array([column["missing"] for column in columns]),
+    )
+    woe = np.concatenate([column["woe"] for column in columns])
+    return Outcome(table=replace(table, x=woe[bins.codes(table.x)], x_scaling=None))
 
 
 def _outcome(

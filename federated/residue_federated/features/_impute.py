@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from residue_federated._context import Context, Outcome
+from residue_federated._context import Context, Model, Outcome
 from residue_federated._data import Table
 from residue_federated.errors import DataError
 from residue_federated.features._columns import require_known
 from residue_federated.features._config import Fill, ImputeConfig
 
-__all__ = ["run"]
+__all__ = ["apply", "run"]
 
 
 def run(context: Context, config: ImputeConfig, table: Table | None) -> Outcome:
@@ -32,10 +32,18 @@ def run(context: Context, config: ImputeConfig, table: Table | None) -> Outcome:
             for name, column in zip(table.columns, table.x.T, strict=True)
         ]
     )
+    model = {"columns": table.columns, "fill": values.tolist()}
+    return replace(apply(context, config, table, model), model=model)
+
+
+def apply(context: Context, config: ImputeConfig, table: Table | None, model: Model) -> Outcome:
+    """Fill other rows with the same values."""
+    if table is None:
+        return Outcome()
+    table = table.with_columns(context.party, model["columns"])
     missing = np.isnan(table.x)
-    filled = replace(table, x=np.where(missing, values, table.x))
-    model = {"fill": dict(zip(table.columns, values.tolist(), strict=True))}
-    return Outcome(table=filled, model=model, facts={"filled": int(missing.sum())})
+    filled = replace(table, x=np.where(missing, np.array(model["fill"]), table.x))
+    return Outcome(table=filled, facts={"filled": int(missing.sum())})
 
 
 def _value(party: str, name: str, column: NDArray[np.float64], fill: Fill) -> float:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
-from residue_federated._context import Context, Outcome
-from residue_federated._data import Scaling, Table
+from residue_federated._context import Context, Model, Outcome
+from residue_federated._data import Table
 from residue_federated.errors import DataError, JobError
 from residue_federated.features._columns import require_known
 from residue_federated.features._config import SelectConfig
 
-__all__ = ["run"]
+__all__ = ["apply", "run"]
 
 
 def run(context: Context, config: SelectConfig, table: Table | None) -> Outcome:
@@ -38,18 +36,18 @@ def run(context: Context, config: SelectConfig, table: Table | None) -> Outcome:
     if not kept.any():
         raise DataError(f"{context.party}: no column meets what '{context.component}' asks for")
     columns = [name for name, keep in zip(table.columns, kept, strict=True) if keep]
-    scaling = table.x_scaling
-    selected = replace(
-        table,
-        columns=columns,
-        x=table.x[:, kept],
-        x_scaling=scaling and Scaling(scaling.mean[kept], scaling.deviation[kept]),
-    )
     return Outcome(
-        table=selected,
+        table=table.with_columns(context.party, columns),
         model={"columns": columns},
         facts={"kept": len(columns), "dropped": len(table.columns) - len(columns)},
     )
+
+
+def apply(context: Context, config: SelectConfig, table: Table | None, model: Model) -> Outcome:
+    """The same columns of other rows."""
+    if table is None:
+        return Outcome()
+    return Outcome(table=table.with_columns(context.party, model["columns"]))
 
 
 def _variances(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -31,11 +31,12 @@ from residue_federated.linear._config import LinearConfig
 from residue_federated.linear._fixed import Slots, draw_masks, quantise
 from residue_federated.linear._models import Objective, Updater, batches, label_of, metrics, stops
 from residue_federated.linear._one_vs_rest import run_one_vs_rest
+from residue_federated.linear._predict import apply, predictions
 from residue_federated.linear._schemes import Poisson, Quadratic, ResidualFormat, Scheme
 from residue_federated.linear._twin import twin
 from residue_federated.proto import v1
 
-__all__ = ["run", "twin"]
+__all__ = ["apply", "predictions", "run", "twin"]
 
 
 def run(context: Context, config: LinearConfig, table: Table | None) -> Outcome:
