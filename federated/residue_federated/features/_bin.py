@@ -7,7 +7,7 @@
 3. The guest decrypts, computes WOE and IV, and sends the host its IVs and, where the job asks for
    them, the WOEs.
 
-Counts are integers, so WOE and IV are those of the same bins in the clear, bit by bit.
+Counts are integers, so the WOEs are those of the same bins in the clear, bit by bit.
 """
 
 from __future__ import annotations
@@ -33,9 +33,6 @@ from residue_federated.features._keys import guest_key
 from residue_federated.features._packing import SumSlots
 
 __all__ = ["apply", "run"]
-
-_BLOCK = 1 << 14
-"""Rows of ``[y]`` in a message: one is added up while the next is encrypted."""
 
 
 def run(context: Context, config: BinConfig, table: Table | None) -> Outcome:
