@@ -17,19 +17,16 @@ if TYPE_CHECKING:
     from residue_federated._party import PartyReport, run_party
     from residue_federated._results import result_of
     from residue_federated._trial import run_trial
-    from residue_federated._twin import Twin, train_in_the_clear
 
 __all__ = [
     "Identity",
     "Job",
     "PartyReport",
     "TrialAuthority",
-    "Twin",
     "load_job",
     "result_of",
     "run_party",
     "run_trial",
-    "train_in_the_clear",
 ]
 
 _HOMES = {
@@ -41,8 +38,6 @@ _HOMES = {
     "run_party": "_party",
     "result_of": "_results",
     "run_trial": "_trial",
-    "Twin": "_twin",
-    "train_in_the_clear": "_twin",
 }
 
 

@@ -1,4 +1,4 @@
-"""The commands ``residue fl run | party | certs | check``."""
+"""The commands ``residue fl run | resume | party | certs | check``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from residue.errors import InsecureKeyWarning, ResidueError
@@ -43,7 +50,10 @@ def run(
         typer.Option(help="cpu, card, auto, card:ADDRESS; or guest=...,host=...,arbiter=..."),
     ] = None,
     key_bits: Annotated[int | None, typer.Option(help="Size of n instead of the job's.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Number of epochs, not the job's.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", "--trees", help="Number of epochs or trees, not the job's."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run directory to make [default: runs/NAME-TIME].")
     ] = None,
@@ -58,35 +68,78 @@ def run(
         ),
     ] = False,
 ) -> None:
-    """Run all parties of a job on this machine, each as a process of its own."""
-    from residue_federated._party import write_atomically
-    from residue_federated._results import compare_gradients, result_of, show_result
-    from residue_federated._trial import new_run_directory, run_trial
-    from residue_federated._twin import train_in_the_clear
+    """Run all parties of a job on this machine, each as a process of its own.
 
-    console = _console(stderr=as_json)
+    A run that is interrupted or loses a party stays as NAME.partial: see residue fl resume.
+    """
+    from residue_federated._trial import new_run_directory
+
     job = load_job(job_file)
     devices = None if device is None else _devices(job, device)
-    job = job.replace(devices=devices, key_bits=key_bits, epochs=epochs)
+    job = job.replace(devices=devices, key_bits=key_bits, rounds=epochs)
     _warn_of_key(job)
     target = out or Path("runs") / f"{job.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     with new_run_directory(target) as directory:
-        with _Display(console, job, "training", plain) as display:
-            reports = run_trial(job, directory, watch=display.watch, trace=verify_cpu)
-        result = result_of(job, reports, train_in_the_clear(job))
-        if verify_cpu:
-            on_cpu = job.replace(devices={party.name: "cpu" for party in job.parties})
-            with _Display(console, job, "verification on the CPU", plain) as display:
-                again = run_trial(
-                    on_cpu, directory / "verification", watch=display.watch, trace=True
-                )
-            result["verified_gradients"] = compare_gradients(job, reports, again)
-        write_atomically(directory / "result.json", result)
+        result = _run_trial(job, directory, as_json=as_json, plain=plain, verify_cpu=verify_cpu)
+    _tell(result, target, as_json=as_json)
+
+
+@app.command()
+def resume(
+    directory: Annotated[
+        Path, typer.Argument(help="What an undone run left: NAME.partial.", show_default=False)
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="End with one JSON object on standard output.")
+    ] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a bar.")] = False,
+) -> None:
+    """Go on with a run from the last checkpoint that all its parties have."""
+    from residue_federated._trial import resumed_run_directory
+
+    with resumed_run_directory(directory) as (partial, target):
+        job = load_job(partial / "job.json")
+        _warn_of_key(job)
+        result = _run_trial(job, partial, as_json=as_json, plain=plain, verify_cpu=False)
+    _tell(result, target, as_json=as_json)
+
+
+def _run_trial(
+    job: Job, directory: Path, *, as_json: bool, plain: bool, verify_cpu: bool
+) -> dict[str, Any]:
+    """All parties below `directory`, and what they ended with."""
+    from residue_federated._checkpoint import write_json
+    from residue_federated._components import runner_of
+    from residue_federated._results import compare_gradients, result_of
+    from residue_federated._trial import run_trial, tables_of
+
+    console = _console(stderr=as_json)
+    with _Display(console, job, "", plain) as display:
+        reports = run_trial(job, directory, watch=display.watch, trace=verify_cpu)
+    twin = None
+    if job.trainer is not None:
+        component = job.components[job.trainer]
+        tables = tables_of(job, directory, job.trainer)
+        twin = runner_of(component).twin(job, component, tables)
+    result = result_of(job, reports, twin)
+    if verify_cpu:
+        on_cpu = job.replace(devices={party.name: "cpu" for party in job.parties})
+        with _Display(console, job, "verification on the CPU: ", plain) as display:
+            again = run_trial(on_cpu, directory / "verification", watch=display.watch, trace=True)
+        result["verified_gradients"] = compare_gradients(job, reports, again)
+    write_json(directory / "result.json", result)
+    return result
+
+
+def _tell(result: dict[str, Any], target: Path, *, as_json: bool) -> None:
+    from residue_federated._results import show_result
+
     if as_json:
         typer.echo(json.dumps(result))
-    else:
-        show_result(console, result)
-        console.print(f"Everything is in {target}", soft_wrap=True)
+        return
+    console = _console()
+    show_result(console, result)
+    console.print(f"Everything is in {target}", soft_wrap=True)
 
 
 @app.command()
@@ -98,7 +151,9 @@ def party(
     certificates: Annotated[
         Path, typer.Option(help="Directory with key.pem, cert.pem and ca.pem.")
     ],
-    out: Annotated[Path, typer.Option(help="Directory for this party's report and model.")],
+    out: Annotated[
+        Path, typer.Option(help="Directory for this party's report, models and checkpoints.")
+    ],
     listen: Annotated[str, typer.Option(help="Address to serve on, host:port.")],
     events: Annotated[
         bool,
@@ -108,26 +163,34 @@ def party(
             "from standard input.",
         ),
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoints in --out.")
+    ] = False,
     trace: Annotated[
-        bool, typer.Option("--trace", help="Keep this party's decrypted gradients in its report.")
+        bool, typer.Option("--trace", help="Keep this party's decrypted integers in its report.")
     ] = False,
 ) -> None:
     """Run one party of a job. Without --events, addresses come from the job file."""
     from residue_federated._certificates import Identity
-    from residue_federated._party import run_party, write_atomically
+    from residue_federated._party import has_checkpoints, run_party
+
+    if has_checkpoints(out) and not resume:
+        raise JobError(f"{out} holds checkpoints of a run: go on with --resume, or remove them")
 
     def run_with(
-        job: Job,
-        meet: Callable[[int], Mapping[str, str]],
-        progress: Callable[[int, float | None], None],
+        job: Job, meet: Callable[[int], Mapping[str, str]], progress: _Progress
     ) -> dict[str, Any]:
         identity = Identity.load(certificates, name)
-        report, model = run_party(
-            job, name, identity, listen=listen, meet=meet, progress=progress, trace=trace
+        report = run_party(
+            job,
+            name,
+            identity,
+            listen=listen,
+            meet=meet,
+            directory=out,
+            progress=progress,
+            trace=trace,
         )
-        if model is not None:
-            write_atomically(out / "model.json", model)
-        write_atomically(out / "report.json", asdict(report))
         return asdict(report)
 
     if events:
@@ -141,8 +204,8 @@ def party(
         raise JobError(f"the job gives no address for {', '.join(unknown)}")
     known = {other: address for other, address in addresses.items() if address is not None}
 
-    def show(epoch: int, loss: float | None) -> None:
-        text = f"epoch {epoch}/{job.training.epochs}" if epoch else "training starts"
+    def show(component: str, done: int, total: int, loss: float | None) -> None:
+        text = f"{component}: {done}/{total}" if done else f"{component}: starts"
         typer.echo(text if loss is None else f"{text}  loss {loss:.6f}", err=True)
 
     run_with(job, lambda port: known, show)
@@ -193,11 +256,13 @@ def check(
         sizes = ("-", "-") if held is None else (str(len(held.ids)), str(held.x.shape[1]))
         table.add_row(p.name, job.role(p.name), p.device, *sizes)
     console.print(table)
-    training = job.training
-    batch = "full batch" if training.batch_size is None else f"batches of {training.batch_size}"
-    console.print(
-        f"{job.algorithm}, {job.key.bits}-bit key, at most {training.epochs} epochs, {batch}"
-    )
+    for component_name, component in job.components.items():
+        takes = job.input_of(component_name) or "the parties' data"
+        console.print(
+            f"{component_name}: {component.type} of {takes}, {component.most_rounds} round(s) at "
+            "most"
+        )
+    console.print(f"{job.key.bits}-bit key")
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -220,14 +285,14 @@ def _devices(job: Job, text: str) -> dict[str, str]:
 
 
 class _Display:
-    """Progress of a trial: a bar on a terminal, else a line an epoch."""
+    """Progress of a trial: a bar a component on a terminal, else a line a round."""
 
     def __init__(self, console: Console, job: Job, title: str, plain: bool) -> None:
         self._console = console
         self._guest = job.guest.name
-        self._epochs = job.training.epochs
         self._title = title
-        self._started = time.monotonic()
+        self._started: dict[str, tuple[float, int]] = {}
+        self._tasks: dict[str, TaskID] = {}
         self._bar: Progress | None = None
         if console.is_terminal and not plain:
             self._bar = Progress(
@@ -238,13 +303,11 @@ class _Display:
                 TimeRemainingColumn(),
                 console=console,
             )
-            self._task = self._bar.add_task(f"{title}: starting", total=self._epochs, loss="")
 
     def __enter__(self) -> _Display:
+        self._say("starting the parties")
         if self._bar is not None:
             self._bar.start()
-        else:
-            self._say("starting the parties")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -255,26 +318,30 @@ class _Display:
         """Show an event of a party."""
         if event.kind == "log" and event.content["text"]:
             self._console.print(f"{event.party}: {event.content['text']}", markup=False)
-        if event.kind != "epoch" or event.party != self._guest:
+        if event.kind != "round" or event.party != self._guest:
             return
-        epoch, loss = event.content["epoch"], event.content["loss"]
+        name, done, total = (event.content[key] for key in ("component", "done", "total"))
+        loss = event.content["loss"]
+        text = "" if loss is None else f"loss {loss:.6f}"
+        now = time.monotonic()
+        since, first = self._started.setdefault(name, (now, done))
         if self._bar is not None:
-            text = "" if loss is None else f"loss {loss:.6f}"
-            self._bar.update(self._task, description=self._title, completed=epoch, loss=text)
-        elif epoch == 0:
-            self._started = time.monotonic()
-            self._say("keys are made, training starts")
+            if name not in self._tasks:
+                self._tasks[name] = self._bar.add_task(self._title + name, total=total, loss="")
+            self._bar.update(self._tasks[name], completed=done, loss=text)
+        elif done == first:
+            self._say(f"{name} starts" if done == 0 else f"{name} goes on after {done}/{total}")
         else:
-            took = time.monotonic() - self._started
-            left = took / epoch * (self._epochs - epoch)
-            self._say(f"epoch {epoch}/{self._epochs}  loss {loss:.6f}  {left:.0f} s left at most")
+            left = (now - since) / (done - first) * (total - done)
+            self._say(f"{name} {done}/{total}  {text}  {left:.0f} s left at most")
 
     def _say(self, text: str) -> None:
-        self._console.print(f"{self._title}: {text}", markup=False, highlight=False)
+        self._console.print(f"{self._title}{text}", markup=False, highlight=False)
 
 
 _Meet = Callable[[int], Mapping[str, str]]
-_RunWith = Callable[[Job, _Meet, Callable[[int, float | None], None]], dict[str, Any]]
+_Progress = Callable[[str, int, int, float | None], None]
+_RunWith = Callable[[Job, _Meet, _Progress], dict[str, Any]]
 
 
 def _run_for_launcher(job_file: Path, run_with: _RunWith) -> int:
@@ -294,7 +361,11 @@ def _run_for_launcher(job_file: Path, run_with: _RunWith) -> int:
 
     try:
         report = run_with(
-            load_job(job_file), meet, lambda epoch, loss: say("epoch", epoch=epoch, loss=loss)
+            load_job(job_file),
+            meet,
+            lambda component, done, total, loss: say(
+                "round", component=component, done=done, total=total, loss=loss
+            ),
         )
     except ResidueError as error:
         say("failed", type=type(error).__name__, message=str(error))

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from residue_federated._checkpoint import write_atomically
 from residue_federated._jobs import FileData, Job, SklearnData
-from residue_federated.errors import DataError
+from residue_federated.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Scaling", "Table", "load_table"]
 
+_META = b"residue"
 _GUEST_COLUMNS = {"breast_cancer": 10, "diabetes": 4}
 """How many of the last columns the guest holds."""
 
@@ -30,9 +34,9 @@ class Scaling:
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> Scaling:
-        """The scaling that gives `values` mean 0 and variance 1."""
-        deviation = np.asarray(values.std(axis=0))
-        return cls(np.asarray(values.mean(axis=0)), np.where(deviation > 0, deviation, 1.0))
+        """The scaling that gives `values` mean 0 and variance 1, missing ones aside."""
+        deviation = np.asarray(np.nanstd(values, axis=0))
+        return cls(np.asarray(np.nanmean(values, axis=0)), np.where(deviation > 0, deviation, 1.0))
 
     def apply(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Raw to scaled."""
@@ -47,8 +51,9 @@ class Scaling:
 class Table:
     """Rows in ascending order of identifier.
 
-    ids: identifiers, unique. columns: feature names. x: ``(rows, columns) float64``, finite.
-    y: ``(rows,) float64`` at the guest, -1 and 1 for a classifier; None at a host.
+    ids: identifiers, unique. columns: feature names. x: ``(rows, columns) float64``, finite or
+    NaN where a value is missing.
+    y: ``(rows,) float64`` at the guest; None at a host.
     x_scaling, y_scaling: what was done to the raw values.
     """
 
@@ -64,6 +69,60 @@ class Table:
         text = "\n".join([job, *self.ids])
         return hashlib.sha256(text.encode()).digest()
 
+    def require_complete(self, party: str) -> None:
+        """Raise `DataError` naming the first column with missing values, if there is one."""
+        missing = np.isnan(self.x).sum(axis=0)
+        for column, count in zip(self.columns, missing.tolist(), strict=True):
+            if count:
+                raise DataError(
+                    f"{party}: column '{column}' has {count} missing value(s): impute them or drop "
+                    "these rows first"
+                )
+
+    def scalings(self) -> dict[str, Any]:
+        """What was done to columns and label, as JSON."""
+        return {
+            name: None
+            if scaling is None
+            else {"mean": scaling.mean.tolist(), "deviation": scaling.deviation.tolist()}
+            for name, scaling in (("scaling", self.x_scaling), ("target_scaling", self.y_scaling))
+        }
+
+    def write(self, path: Path) -> None:
+        """Keep the table as Parquet, scalings in its metadata; complete or not at all."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        data: dict[str, Any] = {"id": pa.array(self.ids)}
+        if self.y is not None:
+            data["label"] = self.y
+        data |= {f"x:{column}": self.x[:, j] for j, column in enumerate(self.columns)}
+        table = pa.table(data).replace_schema_metadata({_META: json.dumps(self.scalings())})
+        write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
+
+    @classmethod
+    def read(cls, path: Path) -> Table:
+        """A table that `write` wrote. Raises `CheckpointError` if it cannot be read."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(path)
+            scalings = json.loads(table.schema.metadata[_META])
+            names = [name for name in table.column_names if name.startswith("x:")]
+            x = np.stack([table[name].to_numpy() for name in names], axis=1)
+            y = table["label"].to_numpy() if "label" in table.column_names else None
+            return cls(
+                table["id"].to_pylist(),
+                [name.removeprefix("x:") for name in names],
+                x,
+                y,
+                _scaling(scalings["scaling"]),
+                _scaling(scalings["target_scaling"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise CheckpointError(f"cannot read {path}: {error}") from error
+
     def standardised(self, *, target: bool) -> Table:
         """The table with columns, and with `target` the label, scaled to mean 0 and variance 1."""
         x_scaling = Scaling.of(self.x)
@@ -74,11 +133,17 @@ class Table:
         return out
 
 
+def _scaling(values: dict[str, Any] | None) -> Scaling | None:
+    if values is None:
+        return None
+    return Scaling(np.array(values["mean"]), np.array(values["deviation"]))
+
+
 def load_table(job: Job, party: str) -> Table:
     """The table of a guest or host.
 
-    Raises `DataError` if it cannot be read, is empty, has missing, infinite or non-numeric values,
-    repeated identifiers, or labels that the algorithm does not know.
+    Raises `DataError` if it cannot be read, is empty, has infinite or non-numeric values, missing
+    ones where the job's components do not take them, or repeated identifiers.
     """
     source = job.party(party).data
     if isinstance(source, SklearnData):
@@ -89,10 +154,9 @@ def load_table(job: Job, party: str) -> Table:
         raise DataError(f"{party}: no data given")
     if len(table.ids) < 2 or not table.columns:
         raise DataError(f"{party}: at least two rows and one feature are needed")
-    classifier = job.algorithm == "logistic_regression"
-    if table.y is not None and classifier:
-        table = replace(table, y=_signs(party, table.y))
-    return table.standardised(target=not classifier) if job.training.standardise else table
+    if not job.takes_missing_values:
+        table.require_complete(party)
+    return table
 
 
 def _from_sklearn(job: Job, party: str, source: SklearnData) -> Table:
@@ -135,30 +199,21 @@ def _from_file(party: str, source: FileData) -> Table:
     if len(repeated):
         raise DataError(f"{party}: {name} repeats identifier '{repeated.iloc[0]}'")
     y = None if source.label is None else _numbers(party, frame, [source.label])[:, 0]
+    if y is not None and np.isnan(y).any():
+        raise DataError(f"{party}: label '{source.label}' has {np.isnan(y).sum()} missing value(s)")
     x = _numbers(party, frame, features)
     return Table(frame[source.id].tolist(), features, x, y)
 
 
 def _numbers(party: str, frame: pd.DataFrame, columns: list[str]) -> NDArray[np.float64]:
-    """Columns as finite float64; the error names column and count, never a value."""
+    """Columns as float64, NaN where missing; the error names column and count, never a value."""
     out = np.empty((len(frame), len(columns)))
     for j, column in enumerate(columns):
         try:
             out[:, j] = frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
         except (TypeError, ValueError) as error:
             raise DataError(f"{party}: column '{column}' is not numeric") from error
-        bad = int(np.count_nonzero(~np.isfinite(out[:, j])))
-        if bad:
-            raise DataError(
-                f"{party}: column '{column}' has {bad} missing or infinite value(s): "
-                "impute or drop these rows first"
-            )
+        infinite = int(np.count_nonzero(np.isinf(out[:, j])))
+        if infinite:
+            raise DataError(f"{party}: column '{column}' has {infinite} infinite value(s)")
     return out
-
-
-def _signs(party: str, y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Labels 0/1 or -1/1 as -1/1."""
-    kinds = set(np.unique(y).tolist())
-    if kinds not in ({0.0, 1.0}, {-1.0, 1.0}):
-        raise DataError(f"{party}: labels must be two classes, coded 0 and 1 or -1 and 1")
-    return np.where(y > 0, 1.0, -1.0)

@@ -5,38 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from residue_federated._components import AnyComponent
+from residue_federated._schema import Name, Positive, Strict
 from residue_federated.errors import JobError
 
 __all__ = [
-    "EarlyStop",
     "FileData",
     "Job",
     "Key",
-    "Optimiser",
     "Party",
-    "Precision",
     "Role",
     "SklearnData",
-    "Training",
     "Transport",
     "load_job",
 ]
 
 Role = Literal["guest", "host", "arbiter"]
-_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SklearnData(_Strict):
+class SklearnData(Strict):
     """A data set of scikit-learn, cut by columns as the field's benchmarks cut it.
 
     ``breast_cancer``: FATE's breast_hetero; the guest has the label and columns 20-29, hosts share
@@ -46,7 +38,7 @@ class SklearnData(_Strict):
     sklearn: Literal["breast_cancer", "diabetes"]
 
 
-class FileData(_Strict):
+class FileData(Strict):
     """A CSV or Parquet file with an identifier column; the guest's has a label column as well."""
 
     file: Path
@@ -61,16 +53,16 @@ class FileData(_Strict):
         return self
 
 
-class Party(_Strict):
+class Party(Strict):
     """One party: its name in certificates, where it listens, what it computes on, its data."""
 
-    name: _Name
+    name: Name
     address: str | None = Field(default=None, pattern=r"^[^\s:]+:\d{1,5}$")
     device: str = "auto"
     data: SklearnData | FileData | None = None
 
 
-class Key(_Strict):
+class Key(Strict):
     """The key pair that the arbiter makes."""
 
     bits: Literal[1024, 2048, 3072, 4096] = 2048
@@ -88,76 +80,36 @@ class Key(_Strict):
         return self
 
 
-class Optimiser(_Strict):
-    """How a party turns a gradient into new weights; each party runs it on its own weights."""
-
-    name: Literal["sgd", "adam"] = "sgd"
-    learning_rate: _Positive = 0.1
-    momentum: float = Field(default=0.0, ge=0, lt=1)
-
-
-class EarlyStop(_Strict):
-    """Stop after the epoch whose loss differs from the one before by less than `tolerance`."""
-
-    tolerance: _Positive = 1e-4
-
-
-class Training(_Strict):
-    """The algorithm's parameters. ``batch_size: null`` is full batch."""
-
-    epochs: int = Field(default=10, ge=1, le=100_000)
-    batch_size: int | None = Field(default=None, ge=2)
-    shuffle_seed: int | None = Field(default=None, ge=0)
-    optimiser: Optimiser = Optimiser()
-    l2: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    intercept: bool = True
-    standardise: bool = True
-    early_stop: EarlyStop | None = None
-
-
-class Precision(_Strict):
-    """Fixed-point widths. A device's work grows with ``ceil(feature_bits / 4)``.
-
-    feature_bits: signed width of a feature, each column scaled to use all of it.
-    residual_bits, integer_bits: fractional and integer bits of one party's share of a residual.
-    pack: gradients in one ciphertext on the way to the arbiter.
-    """
-
-    feature_bits: int = Field(default=12, ge=4, le=24)
-    residual_bits: int = Field(default=16, ge=8, le=32)
-    integer_bits: int = Field(default=6, ge=2, le=16)
-    pack: int = Field(default=4, ge=1, le=16)
-
-
-class Transport(_Strict):
+class Transport(Strict):
     """Bounds and patience, in MiB, KiB and seconds."""
 
-    max_message_mib: _Positive = 64.0
+    max_message_mib: Positive = 64.0
     chunk_kib: int = Field(default=512, ge=1, le=2048)
-    connect_timeout: _Positive = 60.0
-    peer_timeout: _Positive = 30.0
-    message_timeout: _Positive = 3600.0
+    connect_timeout: Positive = 60.0
+    peer_timeout: Positive = 30.0
+    message_timeout: Positive = 3600.0
 
 
-class Job(_Strict):
-    """A whole job."""
+class Job(Strict):
+    """A whole job: who takes part, and what they compute together.
 
-    name: _Name
-    algorithm: Literal["logistic_regression", "linear_regression"]
+    components: name -> component, in the order in which they run.
+    """
+
+    name: Name
     guest: Party
     hosts: list[Party] = Field(min_length=1)
-    arbiter: Party
+    arbiter: Party | None = None
     key: Key = Key()
-    training: Training = Training()
-    precision: Precision = Precision()
+    components: dict[Name, AnyComponent] = Field(min_length=1)
     transport: Transport = Transport()
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent_parties(self) -> Self:
         names = [party.name for party in self.parties]
         if len(set(names)) != len(names):
             raise ValueError(f"party names must differ: {', '.join(names)}")
-        if self.arbiter.data is not None:
+        if self.arbiter is not None and self.arbiter.data is not None:
             raise ValueError("the arbiter never holds data: remove arbiter.data")
         for party in (self.guest, *self.hosts):
             if party.data is None:
@@ -169,10 +121,25 @@ class Job(_Strict):
             raise ValueError("the guest's file needs a label column: set guest.data.label")
         return self
 
+    @model_validator(mode="after")
+    def _consistent_components(self) -> Self:
+        tables: set[str] = set()
+        for name, component in self.components.items():
+            if component.needs_arbiter and self.arbiter is None:
+                raise ValueError(f"components.{name}: {component.type} needs an arbiter")
+            if component.input is not None and component.input not in tables:
+                raise ValueError(
+                    f"components.{name}.input: no component '{component.input}' before it gives a "
+                    "table"
+                )
+            if component.gives_table:
+                tables.add(name)
+        return self
+
     @property
     def parties(self) -> list[Party]:
-        """Guest, hosts, arbiter."""
-        return [self.guest, *self.hosts, self.arbiter]
+        """Guest, hosts, and the arbiter if there is one."""
+        return [self.guest, *self.hosts, *([self.arbiter] if self.arbiter else [])]
 
     def party(self, name: str) -> Party:
         """The party of that name. Raises `JobError` if there is none."""
@@ -187,16 +154,38 @@ class Job(_Strict):
         self.party(name)
         if name == self.guest.name:
             return "guest"
-        return "arbiter" if name == self.arbiter.name else "host"
+        return "arbiter" if self.arbiter and name == self.arbiter.name else "host"
+
+    def input_of(self, name: str) -> str | None:
+        """The component whose table component `name` takes; None for the party's data."""
+        chosen = self.components[name].input
+        if chosen is not None:
+            return chosen
+        before = list(self.components)[: list(self.components).index(name)]
+        return next((b for b in reversed(before) if self.components[b].gives_table), None)
+
+    @property
+    def trainer(self) -> str | None:
+        """The last component that trains a model."""
+        return next((n for n in reversed(self.components) if self.components[n].trains), None)
+
+    @property
+    def takes_missing_values(self) -> bool:
+        """Whether all components that take the parties' own data accept missing values."""
+        return all(
+            component.accepts_missing
+            for name, component in self.components.items()
+            if self.input_of(name) is None
+        )
 
     @property
     def digest(self) -> str:
         """SHA-256 of what all parties must agree on; not of devices, addresses or data places."""
         private = {"address", "device", "data"}
-        shared = self.model_dump(
-            mode="json",
-            exclude={"guest": private, "hosts": {"__all__": private}, "arbiter": private},
-        )
+        exclude: dict[str, Any] = {"guest": private, "hosts": {"__all__": private}}
+        if self.arbiter is not None:
+            exclude["arbiter"] = private
+        shared = self.model_dump(mode="json", exclude=exclude)
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
 
     def replace(
@@ -204,22 +193,26 @@ class Job(_Strict):
         *,
         devices: dict[str, str] | None = None,
         key_bits: int | None = None,
-        epochs: int | None = None,
+        rounds: int | None = None,
     ) -> Job:
-        """A copy with another device a party, key width or number of epochs; checked again.
+        """A copy with another device a party, key width or number of rounds; checked again.
 
-        A key width of 1024 needs the job's own `insecure_allow_1024`.
+        rounds: epochs or trees, of each component that has them. A key width of 1024 needs the
+        job's own `insecure_allow_1024`.
         """
         data = self.model_dump()
+        parties = [data["guest"], *data["hosts"], *([data["arbiter"]] if self.arbiter else [])]
         for name, device in (devices or {}).items():
             self.party(name)
-            for party in (data["guest"], *data["hosts"], data["arbiter"]):
+            for party in parties:
                 if party["name"] == name:
                     party["device"] = device
         if key_bits is not None:
             data["key"]["bits"] = key_bits
-        if epochs is not None:
-            data["training"]["epochs"] = epochs
+        if rounds is not None:
+            for component in data["components"].values():
+                for field in {"epochs", "trees", "rounds"} & component.keys():
+                    component[field] = rounds
         return _validated(data, "job")
 
 
@@ -235,7 +228,7 @@ def load_job(path: Path) -> Job:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise JobError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise JobError(f"{path} must be a mapping with at least name, algorithm, guest and hosts")
+        raise JobError(f"{path} must be a mapping with at least name, guest, hosts and components")
     job = _validated(content, path.name)
     data = job.model_dump()
     for party in (data["guest"], *data["hosts"]):
@@ -255,8 +248,11 @@ def _faults(error: ValidationError) -> list[str]:
     """One line a fault, without pydantic's own wording for the commonest."""
     lines = []
     for fault in error.errors():
-        field = ".".join(str(part) for part in fault["loc"])
-        field = field.replace(".SklearnData", "").replace(".FileData", "")
+        # Without the names by which pydantic tells the members of a union apart.
+        path = [str(part) for part in fault["loc"] if not str(part).endswith("Data")]
+        if path[:1] == ["components"]:
+            del path[2:3]
+        field = ".".join(path)
         text = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             text = "unknown field"

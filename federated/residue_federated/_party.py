@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import tempfile
+import hashlib
+import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,35 +14,75 @@ from typing import Any
 from residue.backends import Backend, get_backend
 from residue.errors import ResidueError
 from residue_federated._certificates import Identity
-from residue_federated._data import Scaling, Table, load_table
+from residue_federated._checkpoint import Checkpoints, write_json
+from residue_federated._components import runner_of
+from residue_federated._context import Context, Outcome, Progress, Waiting
+from residue_federated._data import Table, load_table
 from residue_federated._jobs import Job
-from residue_federated._models import metrics
 from residue_federated._transport import Endpoint, Message
-from residue_federated._vertical import Progress, Trained, run_arbiter, run_guest, run_host
 
-__all__ = ["PartyReport", "run_party", "write_atomically"]
+__all__ = ["ComponentReport", "PartyReport", "has_checkpoints", "run_party"]
+
+_WHOLE = "_job"
+"""Under this name, which no component can have, parties agree on what is finished."""
+
+
+@dataclass
+class ComponentReport:
+    """How one component went at a party.
+
+    seconds: from its first progress to its last, set-up aside; timed_rounds: rounds done in them,
+    fewer than `rounds` after a resume.
+    """
+
+    name: str
+    type: str
+    rounds: int = 0
+    seconds: float = 0.0
+    timed_rounds: int = 0
+    losses: list[float] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class PartyReport:
     """What a party tells about its run; nothing of its data but, at the guest, metrics and losses.
 
-    operations: one row an operation of its device, from the device's own counters. seconds: of
-    training, without set-up. gradients: every decrypted gradient, only where a trace was asked for.
+    operations: one row an operation of its device, from the device's own counters. time: seconds
+    of all components, by what they went to: ``encryption`` (operations on ciphertexts), ``waiting``
+    (for messages of others, and sending) and ``other``. peak_rss_bytes: most memory of the process.
+    files: SHA-256 of each file it wrote, by its path below the party's directory. gradients: the
+    decrypted integers of the last component that trains, only where a trace was asked for.
     """
 
     party: str
     role: str
     device: dict[str, Any]
     rows: int = 0
-    epochs: int = 0
-    seconds: float = 0.0
-    losses: list[float] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)
+    components: list[ComponentReport] = field(default_factory=list)
     operations: list[dict[str, Any]] = field(default_factory=list)
+    time: dict[str, float] = field(default_factory=dict)
+    peak_rss_bytes: int = 0
     messages: int = 0
     bytes: int = 0
+    files: dict[str, str] = field(default_factory=dict)
     gradients: list[list[int]] | None = None
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> PartyReport:
+        """The report that was made into `content` by `dataclasses.asdict`."""
+        components = [ComponentReport(**component) for component in content["components"]]
+        return cls(**{**content, "components": components})
+
+    def component(self, name: str) -> ComponentReport:
+        """The report of one component."""
+        return next(component for component in self.components if component.name == name)
+
+
+def has_checkpoints(directory: Path) -> bool:
+    """Whether a party left something below `directory` from which it can go on."""
+    return any((directory / "states").glob("*/[0-9]*.npz"))
 
 
 def run_party(
@@ -53,12 +92,13 @@ def run_party(
     *,
     listen: str,
     meet: Callable[[int], Mapping[str, str]],
+    directory: Path | None = None,
     backend: Backend | None = None,
-    progress: Progress = lambda epoch, loss: None,
+    progress: Progress = lambda component, done, total, loss: None,
     observer: Callable[[Message], None] | None = None,
     trace: bool = False,
-) -> tuple[PartyReport, dict[str, Any] | None]:
-    """Run one party of `job` to its end.
+) -> PartyReport:
+    """Run one party of `job` to its end, from the last checkpoint that all parties have.
 
     Args:
         job: the job.
@@ -66,13 +106,11 @@ def run_party(
         identity: its certificate and key.
         listen: ``host:port`` to serve on; port 0 takes a free one.
         meet: gets the port that is served, returns the addresses of all other parties.
+        directory: for its checkpoints, tables, shares of models and report; None keeps nothing.
         backend: what it computes on; None opens the job's device for it, and closes it in the end.
-        progress: called with 0 when training starts and after every epoch.
-        observer: sees every message that leaves.
-        trace: keep the decrypted gradients in the report.
-
-    Returns:
-        The report, and the party's share of the model (None for the arbiter).
+        progress: called when a component starts its work and after every round.
+        observer: sees every message that leaves or is taken.
+        trace: keep decrypted integers in the report.
 
     Raises:
         FederatedError: data, peers or the training failed; the peers have been told.
@@ -83,13 +121,7 @@ def run_party(
     backend = backend or opened
     assert backend is not None
     backend.reset_stats()
-    times: list[float] = []
-
-    def on_epoch(epoch: int, loss: float | None) -> None:
-        times.append(time.perf_counter())
-        progress(epoch, loss)
-
-    trained, losses = None, []
+    run = _Run(job, name, table, backend, directory, progress, trace)
     try:
         with (
             Endpoint(
@@ -98,41 +130,154 @@ def run_party(
             _telling(endpoint),
         ):
             endpoint.connect(meet(endpoint.port))
-            if table is None:
-                losses = run_arbiter(job, endpoint, backend, on_epoch)
-            elif role == "guest":
-                trained = run_guest(job, endpoint, table, backend, on_epoch)
-                losses = trained.losses
-            else:
-                trained = run_host(job, name, endpoint, table, backend, on_epoch)
-        report = PartyReport(
-            name,
-            role,
-            {"name": backend.name, **backend.describe()},
-            rows=0 if table is None else len(table.ids),
-            epochs=len(times) - 1,
-            seconds=times[-1] - times[0],
-            losses=losses,
-            operations=[
-                {"operation": operation, **asdict(cost)}
-                for operation, cost in sorted(backend.stats().items())
-            ],
-            messages=endpoint.traffic.messages,
-            bytes=endpoint.traffic.bytes,
-            gradients=trained.gradients if trained is not None and trace else None,
-        )
+            run.components(endpoint)
+            return run.report(endpoint)
     finally:
         backend.clear_secrets()
         if opened is not None:
             opened.close()
-    if table is None or trained is None:
-        return report, None
-    if trained.scores is not None and table.y is not None:
-        y, u = table.y, trained.scores
-        if table.y_scaling is not None:
-            y, u = table.y_scaling.undo(y), table.y_scaling.undo(u)
-        report.metrics = metrics(job, y, u)
-    return report, _model(job, name, table, trained)
+
+
+class _Run:
+    """The components of a job at one party, in order, each finished one kept on disk."""
+
+    def __init__(
+        self,
+        job: Job,
+        name: str,
+        table: Table | None,
+        backend: Backend,
+        directory: Path | None,
+        progress: Progress,
+        trace: bool,
+    ) -> None:
+        self._job, self._name, self._table, self._backend = job, name, table, backend
+        self._directory, self._progress, self._trace = directory, progress, trace
+        self._outcomes: dict[str, Outcome] = {}
+        self._reports: list[ComponentReport] = []
+        self._files: dict[str, str] = {}
+        self._waiting = Waiting()
+        self._seconds = 0.0
+
+    def components(self, endpoint: Endpoint) -> None:
+        """Run what is not finished yet at all parties."""
+        start = time.perf_counter()
+        results = self._checkpoints(_WHOLE, keep=None)
+        whole = self._context(_WHOLE, endpoint, results)
+        finished, _ = whole.restored() or (0, {})
+        for number, (name, component) in enumerate(self._job.components.items(), 1):
+            report = ComponentReport(name, component.type)
+            if number <= finished:
+                outcome = self._load(name, results.load(number))
+            else:
+                context = self._context(name, endpoint, self._checkpoints(name), report)
+                outcome = runner_of(component).run(context, component, self._input(name))
+                self._keep(name, outcome)
+                whole.checkpoint(number, _result_of(outcome))
+            report.rounds, report.losses = outcome.rounds, outcome.losses
+            report.metrics, report.facts = outcome.metrics, outcome.facts
+            self._outcomes[name] = outcome
+            self._reports.append(report)
+        self._seconds = time.perf_counter() - start
+
+    def report(self, endpoint: Endpoint) -> PartyReport:
+        """What this party tells, also written into its directory."""
+        stats = self._backend.stats()
+        encryption = sum(cost.host_seconds for cost in stats.values())
+        waiting = self._waiting.seconds
+        other = max(0.0, self._seconds - encryption - waiting)
+        trainer = self._job.trainer
+        report = PartyReport(
+            self._name,
+            self._job.role(self._name),
+            {"name": self._backend.name, **self._backend.describe()},
+            rows=0 if self._table is None else len(self._table.ids),
+            components=self._reports,
+            operations=[{"operation": o, **asdict(cost)} for o, cost in sorted(stats.items())],
+            time={"encryption": encryption, "waiting": waiting, "other": other},
+            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            messages=endpoint.traffic.messages,
+            bytes=endpoint.traffic.bytes,
+            files=self._files,
+            gradients=self._outcomes[trainer].trace if self._trace and trainer else None,
+        )
+        if self._directory is not None:
+            write_json(self._directory / "report.json", asdict(report))
+        return report
+
+    def _checkpoints(self, component: str, keep: int | None = 3) -> Checkpoints:
+        below = None if self._directory is None else self._directory / "states" / component
+        return Checkpoints(below, self._job.digest, keep=keep)
+
+    def _context(
+        self,
+        component: str,
+        endpoint: Endpoint,
+        checkpoints: Checkpoints,
+        report: ComponentReport | None = None,
+    ) -> Context:
+        first: list[tuple[float, int]] = []
+
+        def on_progress(name: str, done: int, total: int, loss: float | None) -> None:
+            now = time.perf_counter()
+            if not first:
+                first.append((now, done))
+            if report is not None:
+                report.seconds, report.timed_rounds = now - first[0][0], done - first[0][1]
+            self._progress(name, done, total, loss)
+
+        return Context(
+            self._job,
+            self._name,
+            component,
+            endpoint,
+            self._backend,
+            checkpoints=checkpoints,
+            inputs=dict(self._outcomes),
+            waiting=self._waiting,
+            on_progress=on_progress,
+            trace=self._trace,
+        )
+
+    def _input(self, name: str) -> Table | None:
+        before = self._job.input_of(name)
+        return self._table if before is None else self._outcomes[before].table
+
+    def _keep(self, name: str, outcome: Outcome) -> None:
+        """Table and model of a finished component, as files."""
+        if self._directory is None:
+            return
+        if outcome.table is not None:
+            outcome.table.write(self._directory / "tables" / f"{name}.parquet")
+            self._note(f"tables/{name}.parquet")
+        if outcome.model is not None:
+            head = {"version": 2, "job": self._job.name, "party": self._name, "component": name}
+            kind = {"type": self._job.components[name].type}
+            write_json(self._directory / "models" / f"{name}.json", head | kind | outcome.model)
+            self._note(f"models/{name}.json")
+
+    def _load(self, name: str, state: dict[str, Any]) -> Outcome:
+        """The outcome of a component that was finished before."""
+        has_table = state.pop("has_table")
+        outcome = Outcome(**state)
+        assert self._directory is not None
+        if has_table:
+            outcome.table = Table.read(self._directory / "tables" / f"{name}.parquet")
+            self._note(f"tables/{name}.parquet")
+        if outcome.model is not None:
+            self._note(f"models/{name}.json")
+        return outcome
+
+    def _note(self, path: str) -> None:
+        assert self._directory is not None
+        with open(self._directory / path, "rb") as file:
+            self._files[path] = hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _result_of(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as a state: its table is a file of its own."""
+    state = {key: value for key, value in vars(outcome).items() if key != "table"}
+    return {**state, "has_table": outcome.table is not None}
 
 
 @contextlib.contextmanager
@@ -145,38 +290,4 @@ def _telling(endpoint: Endpoint) -> Iterator[None]:
         raise
     except BaseException:
         endpoint.abort("internal error")
-        raise
-
-
-def _model(job: Job, name: str, table: Table, trained: Trained) -> dict[str, Any]:
-    def scaling(of: Scaling | None) -> dict[str, Any] | None:
-        if of is None:
-            return None
-        return {"mean": of.mean.tolist(), "deviation": of.deviation.tolist()}
-
-    return {
-        "version": 1,
-        "job": job.name,
-        "party": name,
-        "algorithm": job.algorithm,
-        "columns": table.columns,
-        "weights": trained.weights.tolist(),
-        "intercept": trained.intercept,
-        "scaling": scaling(table.x_scaling),
-        "target_scaling": scaling(table.y_scaling),
-    }
-
-
-def write_atomically(path: Path, content: Any) -> None:
-    """Write `content` as JSON, mode 0600; the file is there complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
         raise

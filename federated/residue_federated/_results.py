@@ -9,38 +9,33 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from residue_federated._context import Twin
 from residue_federated._jobs import Job
 from residue_federated._party import PartyReport
-from residue_federated._twin import Twin
 from residue_federated.errors import FederatedError
 
 __all__ = ["compare_gradients", "result_of", "show_result"]
 
 
-def result_of(job: Job, reports: dict[str, PartyReport], twin: Twin) -> dict[str, Any]:
+def result_of(job: Job, reports: dict[str, PartyReport], twin: Twin | None) -> dict[str, Any]:
     """The result of a trial as one JSON object.
 
-    device: of all parties, or name -> device where they differ. operations: a row for each party
-    and operation, from the counters of that party's device; ring_utilisation is busy product slots
-    over cycles, null where the device does not count cycles.
+    device: of all parties, or name -> device where they differ. epochs or trees and
+    seconds_per_epoch or seconds_per_tree: of the component that trains, with its losses, metrics
+    and those of its plaintext twin. operations: a row for each party and operation, from the
+    counters of that party's device; ring_utilisation is busy product slots over cycles, null where
+    the device does not count cycles. time_shares, of each party: encryption, waiting, other.
     """
     guest = reports[job.guest.name]
     devices = {party.name: party.device for party in job.parties}
     same = len(set(devices.values())) == 1
-    keys = guest.metrics.keys() & twin.metrics.keys()
     return {
         "job": job.name,
-        "algorithm": job.algorithm,
         "rows": guest.rows,
         "key_bits": job.key.bits,
         "device": job.guest.device if same else devices,
-        "epochs": guest.epochs,
-        "seconds_per_epoch": guest.seconds / guest.epochs,
-        "losses": guest.losses,
-        "metrics": guest.metrics,
-        "plaintext_losses": twin.losses,
-        "plaintext_metrics": twin.metrics,
-        "distance": {key: abs(guest.metrics[key] - twin.metrics[key]) for key in sorted(keys)},
+        **(_training(job, guest, twin) if job.trainer else {}),
+        "components": [asdict(component) for component in guest.components],
         "operations": [
             {
                 "party": report.party,
@@ -51,15 +46,46 @@ def result_of(job: Job, reports: dict[str, PartyReport], twin: Twin) -> dict[str
             for report in reports.values()
             for row in report.operations
         ],
+        "peak_rss_bytes": {name: report.peak_rss_bytes for name, report in reports.items()},
+        "time_shares": {
+            name: {what: _share(seconds, report) for what, seconds in report.time.items()}
+            for name, report in reports.items()
+        },
         "parties": {
             report.party: {
                 key: value
                 for key, value in asdict(report).items()
-                if key in ("role", "device", "messages", "bytes")
+                if key in ("role", "device", "messages", "bytes", "files")
             }
             for report in reports.values()
         },
     }
+
+
+def _training(job: Job, guest: PartyReport, twin: Twin | None) -> dict[str, Any]:
+    """Of the last component that trains."""
+    assert job.trainer is not None
+    report = guest.component(job.trainer)
+    rounds, each = ("trees", "tree") if report.type == "secureboost" else ("epochs", "epoch")
+    result = {
+        "algorithm": report.type,
+        rounds: report.rounds,
+        f"seconds_per_{each}": report.seconds / max(1, report.timed_rounds),
+        "losses": report.losses,
+        "metrics": report.metrics,
+    }
+    if twin is not None:
+        keys = report.metrics.keys() & twin.metrics.keys()
+        result |= {
+            "plaintext_losses": twin.losses,
+            "plaintext_metrics": twin.metrics,
+            "distance": {k: abs(report.metrics[k] - twin.metrics[k]) for k in sorted(keys)},
+        }
+    return result
+
+
+def _share(seconds: float, report: PartyReport) -> float:
+    return seconds / (sum(report.time.values()) or 1.0)
 
 
 def _utilisation(row: dict[str, Any]) -> float | None:
@@ -89,11 +115,8 @@ def compare_gradients(
 
 def show_result(console: Console, result: dict[str, Any]) -> None:
     """Print metrics, their distance from the plaintext twin, and the table of operations."""
-    quality = _table("Quality", "metric", "encrypted", "in the clear", "distance")
-    for name, value in result["metrics"].items():
-        twin, distance = result["plaintext_metrics"][name], result["distance"][name]
-        quality.add_row(name, f"{value:.6f}", f"{twin:.6f}", f"{distance:.1e}")
-    console.print(quality)
+    if "metrics" in result:
+        _show_quality(console, result)
     table = _table(
         "Operations", "operation", "party", "device", "calls", "results", "products",
         "card cycles", "ring busy", "host seconds",
@@ -112,15 +135,32 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
             f"{row['host_seconds']:.2f}",
         )
     console.print(table)
-    console.print(
-        f"{result['algorithm']}, {result['rows']} rows, {result['key_bits']}-bit key: "
-        f"{result['epochs']} epochs, {result['seconds_per_epoch']:.3f} s each"
-    )
+    spent = _table("Where the time went", "party", "encryption", "waiting", "other", "memory")
+    for party, shares in result["time_shares"].items():
+        memory = f"{result['peak_rss_bytes'][party] / 2**20:,.0f} MiB"
+        spent.add_row(party, *(f"{share:.0%}" for share in shares.values()), memory)
+    console.print(spent)
+    if "algorithm" in result:
+        rounds, each = ("trees", "tree") if "trees" in result else ("epochs", "epoch")
+        console.print(
+            f"{result['algorithm']}, {result['rows']} rows, {result['key_bits']}-bit key: "
+            f"{result[rounds]} {rounds}, {result[f'seconds_per_{each}']:.3f} s each"
+        )
     if "verified_gradients" in result:
         console.print(
             f"The CPU backend's decrypted gradients are identical: {result['verified_gradients']:,}"
             " integers compared, none differs."
         )
+
+
+def _show_quality(console: Console, result: dict[str, Any]) -> None:
+    quality = _table("Quality", "metric", "encrypted", "in the clear", "distance")
+    for name, value in result["metrics"].items():
+        known = name in result.get("plaintext_metrics", {})
+        twin = f"{result['plaintext_metrics'][name]:.6f}" if known else "-"
+        distance = f"{result['distance'][name]:.1e}" if known else "-"
+        quality.add_row(name, f"{value:.6f}", twin, distance)
+    console.print(quality)
 
 
 def _table(title: str, *columns: str) -> Table:

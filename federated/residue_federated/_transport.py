@@ -51,8 +51,12 @@ _MAX_REASON = 500
 
 @dataclass(frozen=True)
 class Message:
-    """One message as it crossed the border of a party."""
+    """One message as it crossed the border of a party: when it was sent, or taken by its receiver.
 
+    party: whose border. data: the serialised payload.
+    """
+
+    party: str
     sender: str
     receiver: str
     tag: str
@@ -93,7 +97,7 @@ class Endpoint:
         self._sent: dict[str, int] = {}
         self._arrival = threading.Condition()
         self._received: dict[str, int] = {}
-        self._mail: dict[tuple[str, str], v1.Payload] = {}
+        self._mail: dict[tuple[str, str], tuple[v1.Payload, bytes]] = {}
         self._aborted: PeerFailed | None = None
         self.traffic = Traffic()
         self._server, self.port = self._serve(listen)
@@ -158,7 +162,7 @@ class Endpoint:
             self.traffic.messages += 1
             self.traffic.bytes += len(data)
         if self._observer is not None:
-            self._observer(Message(self._party, peer, tag, data))
+            self._observer(Message(self._party, self._party, peer, tag, data))
 
     def receive(self, peer: str, tag: str, *, idle: Callable[[], bool] | None = None) -> v1.Payload:
         """The message `tag` of `peer`, waiting for it if need be.
@@ -175,10 +179,14 @@ class Endpoint:
             with self._arrival:
                 if (peer, tag) not in self._mail and self._aborted is None and idle is None:
                     self._arrival.wait(timeout=_HEARTBEAT / 4)
-                if (peer, tag) in self._mail:
-                    return self._mail.pop((peer, tag))
-                if self._aborted is not None:
+                arrived = self._mail.pop((peer, tag), None)
+                if arrived is None and self._aborted is not None:
                     raise self._aborted
+            if arrived is not None:
+                payload, data = arrived
+                if self._observer is not None:
+                    self._observer(Message(self._party, peer, self._party, tag, data))
+                return payload
             if idle is not None and not idle():
                 idle = None
             now = time.monotonic()
@@ -409,9 +417,9 @@ class Endpoint:
             payload.ParseFromString(bytes(data))
         except Exception:  # protobuf's DecodeError has no public base of its own
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"'{header.tag}' is malformed")
-        return self._deliver(header, payload, context)
+        return self._deliver(header, payload, bytes(data), context)
 
-    def _deliver(self, header: v1.Header, payload: v1.Payload, context: Any) -> v1.Ack:
+    def _deliver(self, header: v1.Header, payload: v1.Payload, data: bytes, context: Any) -> v1.Ack:
         with self._arrival:
             last = self._received.get(header.sender, 0)
             waiting = sum(sender == header.sender for sender, _ in self._mail)
@@ -424,7 +432,7 @@ class Endpoint:
                 fault = f"'{header.tag}' was not asked for"
             else:
                 self._received[header.sender] = header.sequence
-                self._mail[header.sender, header.tag] = payload
+                self._mail[header.sender, header.tag] = (payload, data)
                 self._arrival.notify_all()
         if fault is not None:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, fault)

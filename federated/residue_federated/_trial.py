@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,12 +25,15 @@ import residue.errors
 from residue.errors import ResidueError
 from residue_federated import errors
 from residue_federated._certificates import TrialAuthority
+from residue_federated._checkpoint import write_json
+from residue_federated._data import Table, load_table
 from residue_federated._jobs import Job
-from residue_federated._party import PartyReport, write_atomically
+from residue_federated._party import PartyReport, has_checkpoints
 from residue_federated.errors import FederatedError, JobError, PeerFailed, PeerLost
 
-__all__ = ["Event", "new_run_directory", "run_trial"]
+__all__ = ["Event", "new_run_directory", "resumed_run_directory", "run_trial", "tables_of"]
 
+_PARTIAL = ".partial"
 _GRACE = 3.0
 """Seconds for the others to report after a party blamed another, and for all to end."""
 _SETTLE = 0.5
@@ -40,7 +42,7 @@ _SETTLE = 0.5
 
 @dataclass(frozen=True)
 class Event:
-    """Something a party said. kind: listening, epoch, done, failed, log, ended."""
+    """Something a party said. kind: listening, round, done, failed, log, ended."""
 
     party: str
     kind: str
@@ -49,19 +51,44 @@ class Event:
 
 @contextmanager
 def new_run_directory(out: Path) -> Iterator[Path]:
-    """A directory that becomes `out` if the block succeeds, and vanishes if it does not.
+    """A directory that becomes `out` if the block succeeds.
 
-    Raises `JobError` if `out` exists already.
+    If it does not, it vanishes, unless there are checkpoints in it: then it stays beside `out` as
+    ``NAME.partial``, for `resumed_run_directory`. Raises `JobError` if either exists already.
     """
-    if out.exists():
-        raise JobError(f"{out} exists already: remove it or choose another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    partial = out.with_name(out.name + _PARTIAL)
+    for path in (out, partial):
+        if path.exists():
+            how = f"resume it with residue fl resume {path}, " if path == partial else ""
+            raise JobError(f"{path} exists already: {how}remove it or choose another --out")
+    partial.mkdir(parents=True)
+    with _settled(partial, out):
         yield partial
+
+
+@contextmanager
+def resumed_run_directory(partial: Path) -> Iterator[tuple[Path, Path]]:
+    """A directory that an undone run left, and what it becomes if the block succeeds.
+
+    Raises `JobError` if it is none, or what it would become exists.
+    """
+    out = partial.with_name(partial.name.removesuffix(_PARTIAL))
+    if not partial.name.endswith(_PARTIAL) or not (partial / "job.json").is_file():
+        raise JobError(f"{partial} is no undone run: expected a directory NAME{_PARTIAL}")
+    if out.exists():
+        raise JobError(f"{out} exists already: remove it first")
+    with _settled(partial, out):
+        yield partial, out
+
+
+@contextmanager
+def _settled(partial: Path, out: Path) -> Iterator[None]:
+    try:
+        yield
         partial.rename(out)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        if not any(has_checkpoints(party) for party in partial.iterdir() if party.is_dir()):
+            shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
@@ -74,17 +101,30 @@ def run_trial(
 ) -> dict[str, PartyReport]:
     """Run all parties of `job` below `directory`; returns their reports by name.
 
+    Parties that have run there before go on from the last checkpoint that all of them have.
     Raises the error of the party that failed first, or `PeerLost` for one that vanished.
     """
-    authority = TrialAuthority()
-    for party in job.parties:
-        authority.issue(directory / party.name, party.name)
-    write_atomically(directory / "job.json", job.model_dump(mode="json"))
+    if not (directory / "job.json").exists():
+        authority = TrialAuthority()
+        for party in job.parties:
+            authority.issue(directory / party.name, party.name)
+        write_json(directory / "job.json", job.model_dump(mode="json"))
     children = _Children(job, directory, trace)
     try:
         return children.run(watch)
     finally:
         children.end()
+
+
+def tables_of(job: Job, directory: Path, component: str) -> dict[str, Table]:
+    """The tables that a component took at each party of a finished trial."""
+    before = job.input_of(component)
+    return {
+        party.name: load_table(job, party.name)
+        if before is None
+        else Table.read(directory / party.name / "tables" / f"{before}.parquet")
+        for party in (job.guest, *job.hosts)
+    }
 
 
 def _error(kind: str, message: str) -> ResidueError:
@@ -109,7 +149,7 @@ class _Children:
         command = [sys.executable, "-m", "residue_federated", "party"]
         command += ["--job", str(directory / "job.json"), "--party", party]
         command += ["--certificates", str(directory / party), "--out", str(directory / party)]
-        command += ["--listen", "127.0.0.1:0", "--events"]
+        command += ["--listen", "127.0.0.1:0", "--events", "--resume"]
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [*command, "--trace"] if trace else command,
             stdin=subprocess.PIPE,
@@ -163,7 +203,7 @@ class _Children:
                 if len(ports) == len(self._processes):
                     self._introduce(ports)
             elif event.kind == "done":
-                reports[party] = PartyReport(**content)
+                reports[party] = PartyReport.of(content)
             elif event.kind == "failed":
                 failed.add(party)
                 failure = _error(content["type"], content["message"])

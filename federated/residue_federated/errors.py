@@ -5,6 +5,7 @@
     FederatedError
      +- JobError               the job file is malformed or contradicts itself
      +- DataError              missing values, wrong label, rows that do not match
+     +- CheckpointError        a checkpoint is damaged, or of another job
      +- CertificateError       a certificate or key is missing, unreadable or of another party
      +- TransportError
      |   +- PeerRefused        a party is not who it should be, or does not accept us
@@ -21,6 +22,7 @@ from residue.errors import FederatedError
 
 __all__ = [
     "CertificateError",
+    "CheckpointError",
     "DataError",
     "Diverged",
     "FederatedError",
@@ -40,6 +42,10 @@ class JobError(FederatedError):
 
 class DataError(FederatedError):
     """A party's data cannot be used: missing values, wrong label, rows that do not match."""
+
+
+class CheckpointError(FederatedError):
+    """A checkpoint is damaged, or belongs to another job."""
 
 
 class CertificateError(FederatedError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,11 +19,12 @@ from residue_federated import (
     Job,
     PartyReport,
     TrialAuthority,
-    _vertical,
     load_job,
     run_party,
-    train_in_the_clear,
 )
+from residue_federated._components import runner_of
+from residue_federated._context import Line, Twin
+from residue_federated._data import load_table
 from residue_federated._transport import Message
 from residue_federated.errors import (
     DataError,
@@ -43,7 +45,6 @@ class Run:
     """What all parties of a job ended with."""
 
     reports: dict[str, PartyReport] = field(default_factory=dict)
-    models: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     errors: dict[str, residue.ResidueError] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
 
@@ -67,17 +68,21 @@ def write_data(directory: Path, hosts: int, *, classes: bool) -> None:
 def make_job(directory: Path, algorithm: str, hosts: int = 1, **changes: Any) -> Job:
     write_data(directory, hosts, classes=algorithm == "logistic_regression")
     training = {"epochs": 3, "optimiser": {"learning_rate": 0.3}} | changes.pop("training", {})
+    linear = algorithm == "linear_regression"
+    components = {
+        "scale": {"type": "standardise", "target": linear},
+        "train": {"type": algorithm, **training},
+    }
     return Job.model_validate(
         {
             "name": "t",
-            "algorithm": algorithm,
             "guest": {"name": "guest", "data": {"file": directory / "guest.csv", "label": "y"}},
             "hosts": [
                 {"name": f"h{i}", "data": {"file": directory / f"h{i}.csv"}} for i in range(hosts)
             ],
             "arbiter": {"name": "arbiter"},
             "key": KEY,
-            "training": training,
+            "components": components,
             "transport": {"connect_timeout": 20, "peer_timeout": 2},
         }
         | changes
@@ -93,6 +98,10 @@ def run_all(
     met = threading.Barrier(len(job.parties), timeout=60)
     backend = residue.get_backend("cpu")
 
+    def observe(message: Message) -> None:
+        if message.party == message.sender:
+            run.messages.append(message)
+
     def one(name: str) -> None:
         def meet(port: int) -> dict[str, str]:
             ports[name] = port
@@ -101,14 +110,15 @@ def run_all(
 
         identity = (identities or {}).get(name) or authority.issue(directory / name, name)
         try:
-            run.reports[name], run.models[name] = run_party(
+            run.reports[name] = run_party(
                 changed.get(name, job),
                 name,
                 identity,
                 listen="127.0.0.1:0",
                 meet=meet,
                 backend=backend,
-                observer=run.messages.append,
+                directory=directory / name,
+                observer=observe,
                 trace=True,
             )
         except residue.ResidueError as error:
@@ -120,6 +130,20 @@ def run_all(
     with ThreadPoolExecutor(len(job.parties)) as pool:
         list(pool.map(one, [party.name for party in job.parties]))
     return run
+
+
+def model_of(directory: Path, party: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((directory / party / "models" / "train.json").read_text())
+    return loaded
+
+
+def twin_of(job: Job) -> Twin:
+    tables = {p.name: load_table(job, p.name) for p in (job.guest, *job.hosts)}
+    target = job.components["scale"].model_dump()["target"]
+    tables = {name: table.standardised(target=target) for name, table in tables.items()}
+    component = job.components["train"]
+    twin: Twin = runner_of(component).twin(job, component, tables)
+    return twin
 
 
 @pytest.mark.parametrize(
@@ -140,30 +164,29 @@ def test_jobs_equal_their_plaintext_twin(
     tmp_path: Path, algorithm: str, hosts: int, training: dict[str, Any]
 ) -> None:
     job = make_job(tmp_path, algorithm, hosts, training=training)
-    run, twin = run_all(job, tmp_path), train_in_the_clear(job)
+    run, twin = run_all(job, tmp_path), twin_of(job)
     assert run.errors == {}
-    guest = run.reports["guest"]
+    guest = run.reports["guest"].component("train")
     assert guest.losses == pytest.approx(twin.losses, abs=1e-3)
-    assert guest.losses == run.reports["arbiter"].losses
+    assert guest.losses == run.reports["arbiter"].component("train").losses
     assert guest.losses[-1] < guest.losses[0]
     assert guest.metrics == pytest.approx(twin.metrics, rel=2e-3)
-    assert guest.epochs == 3
-    assert [report.losses for report in run.reports.values() if report.role == "host"] == [
-        []
-    ] * hosts
-    guest_model = run.models["guest"]
-    assert guest_model is not None
-    assert (guest_model["intercept"] is not None) == job.training.intercept
-    assert run.models["arbiter"] is None
+    assert guest.rounds == 3
+    of_hosts = [report for report in run.reports.values() if report.role == "host"]
+    assert [report.component("train").losses for report in of_hosts] == [[]] * hosts
+    intercept = model_of(tmp_path, "guest")["intercept"]
+    assert (intercept is not None) == training.get("intercept", True)
+    assert not (tmp_path / "arbiter" / "models").exists()
     assert all(report.operations for report in run.reports.values())
 
 
 def test_early_stop_is_the_twins(tmp_path: Path) -> None:
     training = {"epochs": 40, "early_stop": {"tolerance": 0.02}}
     job = make_job(tmp_path, "logistic_regression", training=training)
-    run, twin = run_all(job, tmp_path), train_in_the_clear(job)
-    assert 2 < run.reports["guest"].epochs == len(twin.losses) < 40
-    assert {report.epochs for report in run.reports.values()} == {len(twin.losses)}
+    run, twin = run_all(job, tmp_path), twin_of(job)
+    assert 2 < len(twin.losses) < 40
+    rounds = {report.component("train").rounds for report in run.reports.values()}
+    assert rounds == {len(twin.losses)}
 
 
 def test_decrypted_gradients_are_reproducible_integers(tmp_path: Path) -> None:
@@ -179,7 +202,8 @@ def test_every_ciphertext_that_leaves_carries_fresh_randomness(tmp_path: Path) -
     job = make_job(tmp_path, "logistic_regression", 2, training={"epochs": 2, "batch_size": 30})
     run = run_all(job, tmp_path)
     assert run.errors == {}
-    keys = [v1.Payload.FromString(m.data).public_key.data for m in run.messages if m.tag == "key"]
+    sent = [v1.Payload.FromString(m.data) for m in run.messages if m.tag == "train/key"]
+    keys = [payload.public_key.data for payload in sent]
     key = residue.PublicKey.from_bytes(keys[0], device="cpu")
     seen: dict[str, list[int]] = {}
     for message in run.messages:
@@ -200,7 +224,7 @@ def test_the_first_residual_share_is_zero_and_does_not_look_it(tmp_path: Path) -
     """All weights start at 0, so a host encrypts 60 equal plaintexts."""
     job = make_job(tmp_path, "logistic_regression", training={"epochs": 1})
     run = run_all(job, tmp_path)
-    (message,) = [m for m in run.messages if m.tag == "u/0/0"]
+    (message,) = [m for m in run.messages if m.tag == "train/u/0/0"]
     data = v1.Payload.FromString(message.data).ciphertexts.blocks[0]
     body = data[-ROWS * 256 :]
     assert len({body[at : at + 256] for at in range(0, len(body), 256)}) == ROWS
@@ -210,7 +234,7 @@ def test_masks_hide_gradients_from_the_arbiter(tmp_path: Path) -> None:
     job = make_job(tmp_path, "logistic_regression", training={"epochs": 1})
     run = run_all(job, tmp_path)
     (message,) = [
-        m for m in run.messages if m.sender == "arbiter" and m.receiver == "h0" and m.tag[0] == "g"
+        m for m in run.messages if m.sender == "arbiter" and m.receiver == "h0" and "/g/" in m.tag
     ]
     (value,) = v1.Payload.FromString(message.data).masked_plaintexts.values
     masked = int.from_bytes(value, "little", signed=True)
@@ -240,7 +264,7 @@ def test_bad_data_ends_every_party_before_training(
         isinstance(error, DataError) and pytest.raises(DataError, match=expected)
         for error in run.errors.values()
     )
-    assert not any(m.tag[0] in "udg" for m in run.messages)
+    assert not any(m.tag.startswith(("train/u", "train/d", "train/g")) for m in run.messages)
 
 
 @pytest.mark.parametrize("fault", ["other key", "not coprime", "wrong shape", "garbage"])
@@ -249,7 +273,7 @@ def test_unusable_ciphertexts_name_the_sender(
 ) -> None:
     job = make_job(tmp_path, "logistic_regression", training={"epochs": 1})
     other, _ = residue.keygen(1024, insecure_allow_1024=True, device="cpu")
-    send = _vertical._Line.send
+    send = Line.send
 
     def tampered(line: Any, peer: str, tag: str, *arrays: residue.CiphertextArray) -> None:
         if tag != "u/0/0":
@@ -257,15 +281,15 @@ def test_unusable_ciphertexts_name_the_sender(
         if fault == "other key":
             data = other.encrypt(np.zeros(ROWS, dtype=int)).to_bytes()
         elif fault == "not coprime":
-            data = arrays[0].to_bytes()[:-256] + line.key.n.to_bytes(256, "little")
+            data = arrays[0].to_bytes()[:-256] + arrays[0].public_key.n.to_bytes(256, "little")
         elif fault == "wrong shape":
             data = arrays[0][1:].to_bytes()
         else:
             data = b"garbage"
         payload = v1.Payload(ciphertexts=v1.Ciphertexts(blocks=[data]))
-        line.endpoint.send(peer, tag, payload)
+        line.send_payload(peer, tag, payload)
 
-    monkeypatch.setattr(_vertical._Line, "send", tampered)
+    monkeypatch.setattr(Line, "send", tampered)
     run = run_all(job, tmp_path)
     assert run.reports == {}
     assert isinstance(run.errors["guest"], ProtocolError)
@@ -292,7 +316,7 @@ def test_a_party_of_another_authority_never_takes_part(tmp_path: Path) -> None:
 
 def test_parties_of_different_jobs_never_start(tmp_path: Path) -> None:
     job = make_job(tmp_path, "logistic_regression", transport={"connect_timeout": 3})
-    run = run_all(job, tmp_path, h0=job.replace(epochs=7))
+    run = run_all(job, tmp_path, h0=job.replace(rounds=7))
     assert run.reports == {}
     assert any("runs another job" in str(error) for error in run.errors.values())
     assert {type(e) for e in run.errors.values()} <= {PeerRefused, PeerLost, PeerFailed}
@@ -300,8 +324,9 @@ def test_parties_of_different_jobs_never_start(tmp_path: Path) -> None:
 
 def test_breast_example_has_the_auc_of_its_twin(tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / "examples" / "breast_lr.yaml"
-    job = load_job(example).replace(epochs=3)
-    run, twin = run_all(job, tmp_path), train_in_the_clear(job)
+    job = load_job(example).replace(rounds=3)
+    run, twin = run_all(job, tmp_path), twin_of(job)
     assert run.reports["guest"].rows == 569
-    assert run.reports["guest"].metrics["auc"] == pytest.approx(twin.metrics["auc"], abs=1e-4)
-    assert run.reports["guest"].losses == pytest.approx(twin.losses, abs=1e-4)
+    train = run.reports["guest"].component("train")
+    assert train.metrics["auc"] == pytest.approx(twin.metrics["auc"], abs=1e-4)
+    assert train.losses == pytest.approx(twin.losses, abs=1e-4)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +35,14 @@ def job_file(tmp_path: Path) -> Path:
     host.to_csv(tmp_path / "host.csv", index=False)
     content = {
         "name": "small",
-        "algorithm": "logistic_regression",
         "guest": {"name": "guest", "device": "cpu", "data": {"file": "guest.csv", "label": "y"}},
         "hosts": [{"name": "host", "device": "cpu", "data": {"file": "host.csv"}}],
         "arbiter": {"name": "arbiter", "device": "cpu"},
         "key": {"bits": 1024, "insecure_allow_1024": True},
-        "training": {"epochs": 2},
+        "components": {
+            "scale": {"type": "standardise"},
+            "train": {"type": "logistic_regression", "epochs": 2},
+        },
         "transport": {"peer_timeout": 3},
     }
     path = tmp_path / "job.yaml"
@@ -61,47 +65,97 @@ def test_run_ends_with_one_json_object_and_whole_files(job_file: Path, tmp_path:
     assert result["verified_gradients"] == 2 * (2 + 3)
     parties = {row["party"] for row in result["operations"]}
     assert parties == {"guest", "host", "arbiter"}
+    assert result["peak_rss_bytes"].keys() == result["time_shares"].keys() == parties
+    assert all(memory > 2**24 for memory in result["peak_rss_bytes"].values())
+    for shares in result["time_shares"].values():
+        assert list(shares) == ["encryption", "waiting", "other"]
+        assert sum(shares.values()) == pytest.approx(1)
+        assert min(shares.values()) >= 0
+    for party in ("guest", "host"):
+        for file, digest in result["parties"][party]["files"].items():
+            assert hashlib.sha256((out / party / file).read_bytes()).hexdigest() == digest
+    assert set(result["parties"]["host"]["files"]) == {"tables/scale.parquet", "models/train.json"}
     assert {"operation", "device", "calls", "elements", "ring_utilisation", "host_seconds"} <= (
         result["operations"][0].keys()
     )
-    assert json.loads((out / "host" / "model.json").read_text())["columns"] == ["b", "c", "d"]
-    assert not (out / "arbiter" / "model.json").exists()
+    model = json.loads((out / "host" / "models" / "train.json").read_text())
+    assert model["columns"] == ["b", "c", "d"]
+    assert not (out / "arbiter" / "models").exists()
     assert (out / "host" / "key.pem").stat().st_mode & 0o777 == 0o600
-    assert "epoch 2/2" in done.stderr
+    assert "train 2/2" in done.stderr
 
 
-def test_a_killed_party_is_named_and_leaves_nothing(job_file: Path, tmp_path: Path) -> None:
+def killing(party: str, component: str, after: int) -> Callable[[Event], None]:
+    """Kill a party as soon as the guest has done so many rounds of a component."""
     pids: dict[str, int] = {}
-    out = tmp_path / "run"
 
     def watch(event: Event) -> None:
         if event.kind == "listening":
             pids[event.party] = event.content["pid"]
-        if event.kind == "epoch" and event.party == "guest" and event.content["epoch"] == 1:
-            os.kill(pids["host"], signal.SIGKILL)
+        place = (event.content.get("component"), event.content.get("done"))
+        if event.kind == "round" and event.party == "guest" and place == (component, after):
+            os.kill(pids[party], signal.SIGKILL)
 
-    job = load_job(job_file).replace(epochs=100_000)
+    return watch
+
+
+def test_a_party_killed_before_any_checkpoint_is_named_and_leaves_nothing(
+    job_file: Path, tmp_path: Path
+) -> None:
+    content = yaml.safe_load(job_file.read_text())
+    del content["components"]["scale"]
+    job_file.write_text(yaml.safe_dump(content))
     with (
         pytest.raises(PeerLost, match=r"host ended without a word \(SIGKILL\)"),
-        new_run_directory(out) as directory,
+        new_run_directory(tmp_path / "run") as directory,
     ):
-        run_trial(job, directory, watch=watch)
-    assert not out.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "guest.csv",
-        "host.csv",
-        "job.yaml",
-    ]
-    for pid in pids.values():
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+        run_trial(load_job(job_file), directory, watch=killing("host", "train", 0))
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left in (
+        ["guest.csv", "host.csv", "job.yaml"],
+        ["guest.csv", "host.csv", "job.yaml", "run.partial"],  # an epoch was quicker than the end
+    )
+
+
+@pytest.mark.parametrize(("party", "after"), [("host", 1), ("arbiter", 2), ("guest", 3)])
+def test_after_kill_and_resume_the_models_are_those_of_an_undisturbed_run(
+    job_file: Path, tmp_path: Path, party: str, after: int
+) -> None:
+    job = load_job(job_file).replace(rounds=6)
+    with new_run_directory(tmp_path / "whole") as directory:
+        whole = run_trial(job, directory)
+    with (
+        pytest.raises(PeerLost, match=f"{party} ended without a word"),
+        new_run_directory(tmp_path / "run") as directory,
+    ):
+        run_trial(job, directory, watch=killing(party, "train", after))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(JobError, match="residue fl resume"), new_run_directory(tmp_path / "run"):
+        pytest.fail("not reached")
+    arguments = ["resume", str(tmp_path / "run.partial"), "--json"]
+    done = runner.invoke(app, arguments, catch_exceptions=False)
+    result = json.loads(done.stdout)
+    assert not (tmp_path / "run.partial").exists()
+    assert result["losses"] == whole["guest"].component("train").losses
+    for name in ("guest", "host"):
+        one, two = (tmp_path / run / name / "models" / "train.json" for run in ("whole", "run"))
+        assert one.read_bytes() == two.read_bytes()
+    timed = {c["name"]: c["timed_rounds"] for c in result["components"]}
+    assert 1 <= timed["train"] <= 6 - after + 1
+
+
+def test_only_undone_runs_are_resumed(tmp_path: Path) -> None:
+    (tmp_path / "x.partial").mkdir()
+    for path in (tmp_path, tmp_path / "x.partial", tmp_path / "none.partial"):
+        with pytest.raises(JobError, match="is no undone run"):
+            runner.invoke(app, ["resume", str(path)], catch_exceptions=False)
 
 
 def test_a_partys_own_error_is_the_one_shown(job_file: Path, tmp_path: Path) -> None:
     frame = pd.read_csv(tmp_path / "host.csv")
     frame.loc[3, "c"] = np.nan
     frame.to_csv(tmp_path / "host.csv", index=False)
-    with pytest.raises(FederatedError, match="host: column 'c' has 1 missing or infinite"):
+    with pytest.raises(FederatedError, match="host: column 'c' has 1 missing"):
         run_trial(load_job(job_file), tmp_path / "run")
 
 
@@ -127,7 +181,8 @@ def test_bad_device_mappings(job_file: Path, device: str) -> None:
 
 def test_check_reads_job_and_data(job_file: Path) -> None:
     shown = runner.invoke(app, ["check", str(job_file)], catch_exceptions=False)
-    assert "logistic_regression, 1024-bit key, at most 2 epochs, full batch" in shown.stdout
+    assert "train: logistic_regression of scale, 2 round(s) at most" in shown.stdout
+    assert "1024-bit key" in shown.stdout
     as_json = runner.invoke(app, ["check", str(job_file), "--json"], catch_exceptions=False)
     assert json.loads(as_json.stdout)["digest"] == load_job(job_file).digest
 

@@ -30,20 +30,23 @@ def test_example_is_valid_and_complete() -> None:
     job = load_job(EXAMPLE)
     assert [job.role(p.name) for p in job.parties] == ["guest", "host", "arbiter"]
     assert job.key.bits == 1024
-    assert job.algorithm == "logistic_regression"
+    assert [c.type for c in job.components.values()] == ["standardise", "logistic_regression"]
+    assert job.trainer == "train"
+    assert job.input_of("train") == "scale"
+    assert job.input_of("scale") is None
 
 
 def test_unknown_field_is_named(tmp_path: Path, content: dict[str, Any]) -> None:
-    content["training"]["lerning_rate"] = 0.1
-    assert "training.lerning_rate: unknown field" in refused(tmp_path, content)
+    content["components"]["train"]["lerning_rate"] = 0.1
+    assert "components.train.lerning_rate: unknown field" in refused(tmp_path, content)
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path, content: dict[str, Any]) -> None:
-    content["training"]["epochs"] = 0
-    del content["algorithm"]
+    content["components"]["train"]["epochs"] = 0
+    del content["hosts"]
     message = refused(tmp_path, content)
-    assert "training.epochs" in message
-    assert "algorithm: missing" in message
+    assert "components.train.epochs" in message
+    assert "hosts: missing" in message
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,13 @@ def test_all_faults_are_told_at_once(tmp_path: Path, content: dict[str, Any]) ->
         ({"guest": {"name": "guest", "data": {"file": "x.txt"}}}, ".csv or .parquet"),
         ({"guest": {"name": "guest", "data": {"file": "x.csv"}}}, "guest.data.label"),
         ({"hosts": []}, "hosts"),
+        ({"arbiter": None}, "components.train: logistic_regression needs an arbiter"),
+        ({"components": {}}, "components"),
+        ({"components": {"a": {"type": "magic"}}}, "components.a"),
+        (
+            {"components": {"a": {"type": "standardise", "input": "b"}}},
+            "components.a.input: no component 'b' before it",
+        ),
         (
             {"hosts": [{"name": "host", "data": {"file": "x.csv", "label": "y"}}]},
             "only the guest holds the label",
@@ -90,7 +100,7 @@ def test_data_files_are_relative_to_the_job(tmp_path: Path, content: dict[str, A
 def test_digest_covers_what_parties_share_and_nothing_private(content: dict[str, Any]) -> None:
     job = Job.model_validate(content)
     assert job.replace(devices={"host": "cpu"}).digest == job.digest
-    assert job.replace(epochs=3).digest != job.digest
+    assert job.replace(rounds=3).digest != job.digest
     assert job.replace(key_bits=2048).digest != job.digest
 
 
@@ -99,5 +109,5 @@ def test_replace_checks_again(content: dict[str, Any]) -> None:
     assert job.replace(devices={"host": "card"}).hosts[0].device == "card"
     with pytest.raises(JobError, match="no party 'nobody'"):
         job.replace(devices={"nobody": "cpu"})
-    with pytest.raises(JobError, match=r"training\.epochs"):
-        job.replace(epochs=0)
+    with pytest.raises(JobError, match=r"components\.train\.epochs"):
+        job.replace(rounds=0)

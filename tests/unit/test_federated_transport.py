@@ -65,7 +65,11 @@ def introduce(guest: Endpoint, host: Endpoint) -> None:
 
 
 def scores(count: int) -> v1.Payload:
-    return v1.Payload(scores=v1.Scores(values=[0.5] * count))
+    return v1.Payload(
+        record=v1.Record(
+            arrays={"scores": v1.Array(dtype="<f8", shape=[count], data=bytes(8 * count))}
+        )
+    )
 
 
 def test_messages_of_many_chunks_arrive_by_tag(opened: Open) -> None:

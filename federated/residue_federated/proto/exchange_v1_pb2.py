@@ -17,13 +17,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)residue_federated/proto/exchange_v1.proto\x12\x14residue.federated.v1\"=\n\x0cHelloRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x0e\n\x06sender\x18\x03 \x01(\t\"\x1b\n\nHelloReply\x12\r\n\x05party\x18\x01 \x01(\t\"t\n\x06Header\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x0e\n\x06sender\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x0b\n\x03tag\x18\x05 \x01(\t\x12\x0c\n\x04size\x18\x06 \x01(\x04\x12\x0e\n\x06sha256\x18\x07 \x01(\x0c\"O\n\x05\x43hunk\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1c.residue.federated.v1.HeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\x18\n\x03\x41\x63k\x12\x11\n\tduplicate\x18\x01 \x01(\x08\";\n\x0c\x41\x62ortRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xa3\x02\n\x07Payload\x12*\n\x04rows\x18\x01 \x01(\x0b\x32\x1a.residue.federated.v1.RowsH\x00\x12\x35\n\npublic_key\x18\x02 \x01(\x0b\x32\x1f.residue.federated.v1.PublicKeyH\x00\x12\x38\n\x0b\x63iphertexts\x18\x03 \x01(\x0b\x32!.residue.federated.v1.CiphertextsH\x00\x12\x43\n\x11masked_plaintexts\x18\x04 \x01(\x0b\x32&.residue.federated.v1.MaskedPlaintextsH\x00\x12.\n\x06scores\x18\x05 \x01(\x0b\x32\x1c.residue.federated.v1.ScoresH\x00\x42\x06\n\x04kind\"6\n\x04Rows\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63olumns\x18\x03 \x01(\r\"\x19\n\tPublicKey\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x1d\n\x0b\x43iphertexts\x12\x0e\n\x06\x62locks\x18\x01 \x03(\x0c\"L\n\x10MaskedPlaintexts\x12\x0e\n\x06values\x18\x01 \x03(\x0c\x12\x11\n\x04loss\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\x03 \x01(\x08\x42\x07\n\x05_loss\"\x18\n\x06Scores\x12\x0e\n\x06values\x18\x01 \x03(\x01\x32\xe3\x01\n\x08\x45xchange\x12M\n\x05Hello\x12\".residue.federated.v1.HelloRequest\x1a .residue.federated.v1.HelloReply\x12@\n\x04Send\x12\x1b.residue.federated.v1.Chunk\x1a\x19.residue.federated.v1.Ack(\x01\x12\x46\n\x05\x41\x62ort\x12\".residue.federated.v1.AbortRequest\x1a\x19.residue.federated.v1.Ackb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)residue_federated/proto/exchange_v1.proto\x12\x14residue.federated.v1\"=\n\x0cHelloRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x0e\n\x06sender\x18\x03 \x01(\t\"\x1b\n\nHelloReply\x12\r\n\x05party\x18\x01 \x01(\t\"t\n\x06Header\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x0e\n\x06sender\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x0b\n\x03tag\x18\x05 \x01(\t\x12\x0c\n\x04size\x18\x06 \x01(\x04\x12\x0e\n\x06sha256\x18\x07 \x01(\x0c\"O\n\x05\x43hunk\x12.\n\x06header\x18\x01 \x01(\x0b\x32\x1c.residue.federated.v1.HeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\x18\n\x03\x41\x63k\x12\x11\n\tduplicate\x18\x01 \x01(\x08\";\n\x0c\x41\x62ortRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xf7\x01\n\x07Payload\x12\x35\n\npublic_key\x18\x01 \x01(\x0b\x32\x1f.residue.federated.v1.PublicKeyH\x00\x12\x38\n\x0b\x63iphertexts\x18\x02 \x01(\x0b\x32!.residue.federated.v1.CiphertextsH\x00\x12\x43\n\x11masked_plaintexts\x18\x03 \x01(\x0b\x32&.residue.federated.v1.MaskedPlaintextsH\x00\x12.\n\x06record\x18\x04 \x01(\x0b\x32\x1c.residue.federated.v1.RecordH\x00\x42\x06\n\x04kind\"\x8e\x01\n\x06Record\x12\x38\n\x06\x61rrays\x18\x01 \x03(\x0b\x32(.residue.federated.v1.Record.ArraysEntry\x1aJ\n\x0b\x41rraysEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.residue.federated.v1.Array:\x02\x38\x01\"3\n\x05\x41rray\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x19\n\tPublicKey\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x1d\n\x0b\x43iphertexts\x12\x0e\n\x06\x62locks\x18\x01 \x03(\x0c\"L\n\x10MaskedPlaintexts\x12\x0e\n\x06values\x18\x01 \x03(\x0c\x12\x11\n\x04loss\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\x03 \x01(\x08\x42\x07\n\x05_loss2\xe3\x01\n\x08\x45xchange\x12M\n\x05Hello\x12\".residue.federated.v1.HelloRequest\x1a .residue.federated.v1.HelloReply\x12@\n\x04Send\x12\x1b.residue.federated.v1.Chunk\x1a\x19.residue.federated.v1.Ack(\x01\x12\x46\n\x05\x41\x62ort\x12\".residue.federated.v1.AbortRequest\x1a\x19.residue.federated.v1.Ackb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'residue_federated.proto.exchange_v1_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_RECORD_ARRAYSENTRY']._loaded_options = None
+  _globals['_RECORD_ARRAYSENTRY']._serialized_options = b'8\001'
   _globals['_HELLOREQUEST']._serialized_start=67
   _globals['_HELLOREQUEST']._serialized_end=128
   _globals['_HELLOREPLY']._serialized_start=130
@@ -37,17 +39,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ABORTREQUEST']._serialized_start=384
   _globals['_ABORTREQUEST']._serialized_end=443
   _globals['_PAYLOAD']._serialized_start=446
-  _globals['_PAYLOAD']._serialized_end=737
-  _globals['_ROWS']._serialized_start=739
-  _globals['_ROWS']._serialized_end=793
-  _globals['_PUBLICKEY']._serialized_start=795
-  _globals['_PUBLICKEY']._serialized_end=820
-  _globals['_CIPHERTEXTS']._serialized_start=822
-  _globals['_CIPHERTEXTS']._serialized_end=851
-  _globals['_MASKEDPLAINTEXTS']._serialized_start=853
-  _globals['_MASKEDPLAINTEXTS']._serialized_end=929
-  _globals['_SCORES']._serialized_start=931
-  _globals['_SCORES']._serialized_end=955
-  _globals['_EXCHANGE']._serialized_start=958
-  _globals['_EXCHANGE']._serialized_end=1185
+  _globals['_PAYLOAD']._serialized_end=693
+  _globals['_RECORD']._serialized_start=696
+  _globals['_RECORD']._serialized_end=838
+  _globals['_RECORD_ARRAYSENTRY']._serialized_start=764
+  _globals['_RECORD_ARRAYSENTRY']._serialized_end=838
+  _globals['_ARRAY']._serialized_start=840
+  _globals['_ARRAY']._serialized_end=891
+  _globals['_PUBLICKEY']._serialized_start=893
+  _globals['_PUBLICKEY']._serialized_end=918
+  _globals['_CIPHERTEXTS']._serialized_start=920
+  _globals['_CIPHERTEXTS']._serialized_end=949
+  _globals['_MASKEDPLAINTEXTS']._serialized_start=951
+  _globals['_MASKEDPLAINTEXTS']._serialized_end=1027
+  _globals['_EXCHANGE']._serialized_start=1030
+  _globals['_EXCHANGE']._serialized_end=1257
 # @@protoc_insertion_point(module_scope)

@@ -67,28 +67,39 @@ class AbortRequest(_message.Message):
     def __init__(self, job: _Optional[str] = ..., sender: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Payload(_message.Message):
-    __slots__ = ("rows", "public_key", "ciphertexts", "masked_plaintexts", "scores")
-    ROWS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("public_key", "ciphertexts", "masked_plaintexts", "record")
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     CIPHERTEXTS_FIELD_NUMBER: _ClassVar[int]
     MASKED_PLAINTEXTS_FIELD_NUMBER: _ClassVar[int]
-    SCORES_FIELD_NUMBER: _ClassVar[int]
-    rows: Rows
+    RECORD_FIELD_NUMBER: _ClassVar[int]
     public_key: PublicKey
     ciphertexts: Ciphertexts
     masked_plaintexts: MaskedPlaintexts
-    scores: Scores
-    def __init__(self, rows: _Optional[_Union[Rows, _Mapping]] = ..., public_key: _Optional[_Union[PublicKey, _Mapping]] = ..., ciphertexts: _Optional[_Union[Ciphertexts, _Mapping]] = ..., masked_plaintexts: _Optional[_Union[MaskedPlaintexts, _Mapping]] = ..., scores: _Optional[_Union[Scores, _Mapping]] = ...) -> None: ...
+    record: Record
+    def __init__(self, public_key: _Optional[_Union[PublicKey, _Mapping]] = ..., ciphertexts: _Optional[_Union[Ciphertexts, _Mapping]] = ..., masked_plaintexts: _Optional[_Union[MaskedPlaintexts, _Mapping]] = ..., record: _Optional[_Union[Record, _Mapping]] = ...) -> None: ...
 
-class Rows(_message.Message):
-    __slots__ = ("count", "digest", "columns")
-    COUNT_FIELD_NUMBER: _ClassVar[int]
-    DIGEST_FIELD_NUMBER: _ClassVar[int]
-    COLUMNS_FIELD_NUMBER: _ClassVar[int]
-    count: int
-    digest: bytes
-    columns: int
-    def __init__(self, count: _Optional[int] = ..., digest: _Optional[bytes] = ..., columns: _Optional[int] = ...) -> None: ...
+class Record(_message.Message):
+    __slots__ = ("arrays",)
+    class ArraysEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Array
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Array, _Mapping]] = ...) -> None: ...
+    ARRAYS_FIELD_NUMBER: _ClassVar[int]
+    arrays: _containers.MessageMap[str, Array]
+    def __init__(self, arrays: _Optional[_Mapping[str, Array]] = ...) -> None: ...
+
+class Array(_message.Message):
+    __slots__ = ("dtype", "shape", "data")
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    data: bytes
+    def __init__(self, dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class PublicKey(_message.Message):
     __slots__ = ("data",)
@@ -111,9 +122,3 @@ class MaskedPlaintexts(_message.Message):
     loss: float
     stop: bool
     def __init__(self, values: _Optional[_Iterable[bytes]] = ..., loss: _Optional[float] = ..., stop: bool = ...) -> None: ...
-
-class Scores(_message.Message):
-    __slots__ = ("values",)
-    VALUES_FIELD_NUMBER: _ClassVar[int]
-    values: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...

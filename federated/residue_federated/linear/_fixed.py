@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from residue_federated._jobs import Precision
 from residue_federated.errors import Diverged
+from residue_federated.linear._config import Precision
 
 __all__ = [
     "LOSS_BITS",

@@ -5,7 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from residue_federated._fixed import (
+from residue_federated.errors import Diverged
+from residue_federated.linear._config import Precision
+from residue_federated.linear._fixed import (
     LOSS_BITS,
     Slots,
     draw_masks,
@@ -13,8 +15,6 @@ from residue_federated._fixed import (
     loss_coefficients,
     quantise,
 )
-from residue_federated._jobs import Precision
-from residue_federated.errors import Diverged
 
 PRECISION = Precision()
 

@@ -1,23 +1,23 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from residue_federated._jobs import EarlyStop, Job, Optimiser, Training
-from residue_federated._models import Objective, Updater, batches, stops
+from residue_federated.errors import DataError
+from residue_federated.linear._config import EarlyStop, LinearConfig, Optimiser
+from residue_federated.linear._models import Objective, Updater, batches, label_of, stops
 
-PARTIES = {
-    "guest": {"name": "guest", "data": {"sklearn": "diabetes"}},
-    "hosts": [{"name": "host", "data": {"sklearn": "diabetes"}}],
-    "arbiter": {"name": "arbiter"},
-}
+
+def config(algorithm: str = "logistic_regression", **fields: Any) -> LinearConfig:
+    return LinearConfig.model_validate({"type": algorithm, **fields})
 
 
 @pytest.mark.parametrize("algorithm", ["logistic_regression", "linear_regression"])
 def test_objective_is_the_taylor_loss_and_its_gradient(algorithm: str) -> None:
-    job = Job.model_validate({"name": "t", "algorithm": algorithm, **PARTIES})
-    objective = Objective.of(job)
+    objective = Objective.of(config(algorithm))
     u, y = np.linspace(-2, 2, 9), np.array([1.0, -1.0, 1.0] * 3)
 
     def loss(u: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -32,8 +32,7 @@ def test_objective_is_the_taylor_loss_and_its_gradient(algorithm: str) -> None:
 
 
 def test_logistic_loss_is_second_order_exact() -> None:
-    job = Job.model_validate({"name": "t", "algorithm": "logistic_regression", **PARTIES})
-    objective, u = Objective.of(job), np.array([1e-3])
+    objective, u = Objective.of(config()), np.array([1e-3])
     d = objective.u_factor * u + objective.y_factor
     expected = np.log1p(np.exp(-u))
     assert objective.offset + objective.square_factor * d**2 == pytest.approx(expected, abs=1e-12)
@@ -44,7 +43,7 @@ def test_logistic_loss_is_second_order_exact() -> None:
     [(10, None, [10]), (10, 4, [4, 4, 2]), (9, 4, [4, 5]), (8, 4, [4, 4]), (3, 100, [3])],
 )
 def test_batches_cover_every_row_once(rows: int, size: int | None, sizes: list[int]) -> None:
-    training = Training(batch_size=size, shuffle_seed=3)
+    training = config(batch_size=size, shuffle_seed=3)
     for epoch in (0, 1):
         made = list(batches(training, rows, epoch))
         assert [len(batch) for batch in made] == sizes
@@ -62,8 +61,25 @@ def test_adam_and_momentum() -> None:
 
 
 def test_stopping() -> None:
-    training = Training(epochs=4, early_stop=EarlyStop(tolerance=0.1))
+    training = config(epochs=4, early_stop=EarlyStop(tolerance=0.1))
     assert not stops(training, [1.0])
     assert not stops(training, [1.0, 0.8])
     assert stops(training, [1.0, 0.8, 0.75])
     assert stops(training, [4.0, 3.0, 2.0, 1.0])
+
+
+def test_an_updater_goes_on_where_another_was() -> None:
+    optimiser = Optimiser(name="adam", learning_rate=0.1)
+    whole, first, second = (Updater(optimiser, 2) for _ in range(3))
+    steps = [np.array([1.0, -2.0]), np.array([0.5, 3.0]), np.array([-1.0, 0.1])]
+    expected = [whole.step(g) for g in steps]
+    first.step(steps[0])
+    second.restore(**first.state)
+    assert [second.step(g).tobytes() for g in steps[1:]] == [e.tobytes() for e in expected[1:]]
+
+
+def test_labels_of_a_classifier() -> None:
+    assert label_of(config(), "guest", np.array([0.0, 1.0])).tolist() == [-1, 1]
+    for labels in ([0.0, 1.0, 2.0], [1.0, 1.0]):
+        with pytest.raises(DataError, match="guest: labels must be two classes"):
+            label_of(config(), "guest", np.array(labels))

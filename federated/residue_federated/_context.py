@@ -1,0 +1,341 @@
+"""What a component has to work with at one party: its peers, its device, where it stands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import residue
+from residue.backends import Backend
+from residue.errors import InvalidCiphertext, InvalidKey, KeyMismatch
+from residue_federated._checkpoint import Checkpoints, State
+from residue_federated._data import Table
+from residue_federated._jobs import Job, Role
+from residue_federated._transport import Endpoint
+from residue_federated.errors import DataError, ProtocolError
+from residue_federated.proto import v1
+
+__all__ = ["Context", "Line", "Outcome", "Progress", "Spec", "Twin", "Waiting"]
+
+_CHUNK = 64
+"""Randomness made at a time while waiting: few enough to notice a message soon, and enough that a
+card computes longer on a row of its table than it takes to read the row."""
+_DTYPES = {
+    np.dtype(name).str: np.dtype(name)
+    for name in ("?", "i1", "<i2", "<i4", "<i8", "u1", "<u2", "<u4", "<u8", "<f8")
+}
+"""What a record may hold, little-endian, by numpy's names."""
+_MOST_DIMENSIONS = 8
+
+Progress = Callable[[str, int, int, float | None], None]
+"""Called with component, rounds done, rounds at most, and the loss where this party knows it."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an array of a record must be; None in `shape` stands for any length."""
+
+    dtype: Any
+    shape: tuple[int | None, ...]
+
+
+@dataclass
+class Outcome:
+    """What a component ends with at one party.
+
+    table: the new table, of a component that transforms it. model: this party's share, as JSON.
+    rounds: epochs or trees done. losses, metrics, scores ``(rows,)`` or ``(rows, classes) float64``
+    (predictions on the label's scale or logits), at the guest. trace: decrypted integers, where
+    they were asked for. facts: what else belongs into the report, as JSON.
+    """
+
+    table: Table | None = None
+    model: dict[str, Any] | None = None
+    rounds: int = 0
+    losses: list[float] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    scores: NDArray[np.float64] | None = None
+    trace: list[list[int]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Twin:
+    """What the same algorithm gives on the joined data, without encryption."""
+
+    losses: list[float]
+    metrics: dict[str, float]
+    model: dict[str, Any] | None = None
+
+
+@dataclass
+class Waiting:
+    """Seconds a party spent sending and waiting for others."""
+
+    seconds: float = 0.0
+
+    @contextmanager
+    def booked(self) -> Iterator[None]:
+        """Book the time of a block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+class Line:
+    """Messages of one component: ciphertexts, keys and records of arrays, each checked."""
+
+    def __init__(
+        self, endpoint: Endpoint, component: str, backend: Backend, waiting: Waiting
+    ) -> None:
+        self._endpoint = endpoint
+        self._component = component
+        self._backend = backend
+        self._waiting = waiting
+
+    def send_payload(self, peer: str, tag: str, payload: v1.Payload) -> None:
+        """Any message."""
+        with self._waiting.booked():
+            self._endpoint.send(peer, f"{self._component}/{tag}", payload)
+
+    def receive_payload(
+        self, peer: str, tag: str, kind: str, idle: Callable[[], bool] | None = None
+    ) -> v1.Payload:
+        """Any message of a kind; `idle` as for `Endpoint.receive`, its time is not waiting."""
+        working = Waiting()
+
+        def timed() -> bool:
+            assert idle is not None
+            with working.booked():
+                return idle()
+
+        with self._waiting.booked():
+            payload = self._endpoint.receive(
+                peer, f"{self._component}/{tag}", idle=None if idle is None else timed
+            )
+        self._waiting.seconds -= working.seconds
+        if payload.WhichOneof("kind") != kind:
+            raise ProtocolError(f"{peer} sent {payload.WhichOneof('kind')} as '{tag}', not {kind}")
+        return payload
+
+    def send_key(self, peer: str, key: residue.PublicKey) -> None:
+        """A public key."""
+        self.send_payload(peer, "key", v1.Payload(public_key=v1.PublicKey(data=key.to_bytes())))
+
+    def receive_key(self, peer: str, bits: int) -> residue.PublicKey:
+        """The public key of `peer`, which must have the width that was agreed."""
+        payload = self.receive_payload(peer, "key", "public_key")
+        try:
+            key = residue.PublicKey.from_bytes(payload.public_key.data, device=self._backend)
+        except InvalidKey as error:
+            raise ProtocolError(f"{peer} sent an unusable key: {error}") from error
+        if key.bits != bits:
+            raise ProtocolError(f"{peer} sent a key of {key.bits} bits where {bits} were agreed")
+        return key
+
+    def send(self, peer: str, tag: str, *arrays: residue.CiphertextArray) -> None:
+        """Ciphertexts to one peer."""
+        self.broadcast([peer], tag, *arrays)
+
+    def broadcast(self, peers: Sequence[str], tag: str, *arrays: residue.CiphertextArray) -> None:
+        """The same ciphertexts to several peers: the only way a ciphertext leaves a party.
+
+        `to_bytes` re-randomises what is not fresh, once for all peers.
+        """
+        blocks = [array.to_bytes() for array in arrays]
+        payload = v1.Payload(ciphertexts=v1.Ciphertexts(blocks=blocks))
+        for peer in peers:
+            self.send_payload(peer, tag, payload)
+
+    def receive(
+        self,
+        peer: str,
+        tag: str,
+        key: residue.PublicKey,
+        *shapes: tuple[int, ...],
+        idle: Callable[[], bool] | None = None,
+    ) -> list[residue.CiphertextArray]:
+        """Ciphertext arrays of the shapes that the algorithm expects; else `ProtocolError`."""
+        blocks = self.receive_payload(peer, tag, "ciphertexts", idle).ciphertexts.blocks
+        try:
+            arrays = [key.ciphertexts_from_bytes(block) for block in blocks]
+        except (InvalidCiphertext, KeyMismatch) as error:
+            raise ProtocolError(f"{peer} sent unusable ciphertexts as '{tag}': {error}") from error
+        if [a.shape for a in arrays] != list(shapes):
+            raise ProtocolError(
+                f"{peer} sent ciphertexts of shapes {[a.shape for a in arrays]} as '{tag}', "
+                f"expected {list(shapes)}"
+            )
+        return arrays
+
+    def send_record(self, peer: str, tag: str, **arrays: NDArray[Any]) -> None:
+        """Named arrays of numbers or truth values, in the clear."""
+        record = v1.Record()
+        for name, values in arrays.items():
+            little = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
+            assert little.dtype.str in _DTYPES, little.dtype
+            array = v1.Array(dtype=little.dtype.str, shape=values.shape, data=little.tobytes())
+            record.arrays[name].CopyFrom(array)
+        self.send_payload(peer, tag, v1.Payload(record=record))
+
+    def receive_record(
+        self,
+        peer: str,
+        tag: str,
+        *,
+        idle: Callable[[], bool] | None = None,
+        **specs: Spec,
+    ) -> dict[str, NDArray[Any]]:
+        """Arrays as specified, read-only; else `ProtocolError`. Their values are not checked."""
+        arrays = self.receive_payload(peer, tag, "record", idle).record.arrays
+        if arrays.keys() != specs.keys():
+            raise ProtocolError(
+                f"{peer} sent {', '.join(sorted(arrays)) or 'nothing'} as '{tag}', expected "
+                f"{', '.join(sorted(specs))}"
+            )
+        return {
+            name: _array(f"{peer} sent a bad '{name}' as '{tag}'", arrays[name], spec)
+            for name, spec in specs.items()
+        }
+
+    def precompute(self, key: residue.PublicKey, count: int) -> Callable[[], bool]:
+        """Work for idle moments: randomness for the next `count` ciphertexts, a few at a time."""
+
+        def some() -> bool:
+            missing = count - key.prepared
+            if missing > 0:
+                key.prepare(min(missing, _CHUNK))
+            return missing > _CHUNK
+
+        return some
+
+
+def _array(fault: str, array: v1.Array, spec: Spec) -> NDArray[Any]:
+    dtype, shape = np.dtype(spec.dtype), tuple(array.shape)
+    if _DTYPES.get(array.dtype) != dtype or len(shape) > _MOST_DIMENSIONS:
+        raise ProtocolError(f"{fault}: {array.dtype[:8]!r} instead of {dtype.name}")
+    fits = len(shape) == len(spec.shape) and all(
+        wanted in (None, length) for wanted, length in zip(spec.shape, shape, strict=True)
+    )
+    if not fits:
+        raise ProtocolError(f"{fault}: shape {shape} instead of {spec.shape}")
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    if size != len(array.data):
+        raise ProtocolError(f"{fault}: {len(array.data)} bytes instead of {size}")
+    return np.frombuffer(array.data, array.dtype).reshape(shape)
+
+
+class Context:
+    """One component at one party.
+
+    Args:
+        job, party, component: which.
+        endpoint: the party's door.
+        backend: what it computes on.
+        checkpoints: where this component's states are.
+        inputs: what components before it ended with at this party, by name.
+        waiting: where to book the time of messages.
+        on_progress: told of every round.
+        trace: whether to keep decrypted integers.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        party: str,
+        component: str,
+        endpoint: Endpoint,
+        backend: Backend,
+        *,
+        checkpoints: Checkpoints,
+        inputs: dict[str, Outcome],
+        waiting: Waiting,
+        on_progress: Progress,
+        trace: bool = False,
+    ) -> None:
+        self.job = job
+        self.party = party
+        self.role: Role = job.role(party)
+        self.component = component
+        self.guest = job.guest.name
+        self.hosts = [host.name for host in job.hosts]
+        self.arbiter = None if job.arbiter is None else job.arbiter.name
+        self.backend = backend
+        self.inputs = inputs
+        self.trace = trace
+        self.line = Line(endpoint, component, backend, waiting)
+        self._checkpoints = checkpoints
+        self._on_progress = on_progress
+
+    @property
+    def others(self) -> list[str]:
+        """All parties but this one."""
+        return [party.name for party in self.job.parties if party.name != self.party]
+
+    def progress(self, done: int, total: int, loss: float | None = None) -> None:
+        """Tell how far this component is: 0 rounds when work starts, then after every round."""
+        self._on_progress(self.component, done, total, loss)
+
+    def restored(self) -> tuple[int, dict[str, Any]] | None:
+        """The last state that all parties have, and after how many rounds; None to start afresh.
+
+        The parties agree on it by messages: each calls this once, when the component starts.
+        """
+        mine = np.array(self._checkpoints.rounds, dtype=np.int64)
+        if self.party == self.guest:
+            common = set(mine.tolist())
+            for peer in self.others:
+                theirs = self.line.receive_record(peer, "states", rounds=Spec("i8", (None,)))
+                common &= set(theirs["rounds"].tolist())
+            agreed = max(common, default=0)
+            for peer in self.others:
+                self.line.send_record(peer, "resume", done=np.array([agreed]))
+        else:
+            self.line.send_record(self.guest, "states", rounds=mine)
+            answer = self.line.receive_record(self.guest, "resume", done=Spec("i8", (1,)))
+            agreed = int(answer["done"][0])
+            if agreed and agreed not in mine:
+                raise ProtocolError(f"{self.guest} wants to resume after an unknown round {agreed}")
+        self._checkpoints.drop_after(agreed)
+        return (agreed, self._checkpoints.load(agreed)) if agreed else None
+
+    def checkpoint(self, done: int, state: State) -> None:
+        """Keep what is needed to go on after `done` rounds, on disk when this returns."""
+        self._checkpoints.save(done, state)
+
+    def agree_on_rows(self, table: Table) -> None:
+        """Guest and hosts see that they have the same rows, in the same order.
+
+        Raises `DataError` if not.
+        """
+        digest = np.frombuffer(table.digest(self.job.digest), np.uint8)
+        one, hashed = Spec("i8", (1,)), Spec("u1", (32,))
+        count = np.array([len(table.ids)])
+        if self.party != self.guest:
+            self.line.send_record(self.guest, "rows", count=count, digest=digest)
+            self.line.receive_record(self.guest, "rows", count=one, digest=hashed)
+            return
+        for host in self.hosts:
+            theirs = self.line.receive_record(host, "rows", count=one, digest=hashed)
+            if theirs["count"][0] != len(table.ids):
+                raise DataError(
+                    f"row counts differ: {self.party} has {len(table.ids)}, {host} has "
+                    f"{theirs['count'][0]}: align the tables first"
+                )
+            if theirs["digest"].tobytes() != digest.tobytes():
+                raise DataError(
+                    f"{self.party} and {host} have the same number of rows but other identifiers: "
+                    "align the tables first"
+                )
+        for host in self.hosts:
+            self.line.send_record(host, "rows", count=count, digest=digest)

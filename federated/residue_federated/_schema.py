@@ -1,0 +1,43 @@
+"""Bases and field types of job files."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["ComponentConfig", "Name", "Positive", "Share", "Strict"]
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Strict(BaseModel):
+    """Unknown fields are errors; values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ComponentConfig(Strict):
+    """What the configurations of all components share.
+
+    input: the component whose table this one takes; by default the nearest before it that gives
+    one, or else the party's data.
+    """
+
+    needs_arbiter: ClassVar[bool] = False
+    """Whether a third party holds the key."""
+    gives_table: ClassVar[bool] = False
+    """Whether it ends with a new table at guest and hosts."""
+    accepts_missing: ClassVar[bool] = False
+    """Whether its table may have missing values."""
+    trains: ClassVar[bool] = False
+    """Whether it ends with a model, and its module offers a `twin`."""
+
+    input: Name | None = None
+
+    @property
+    def most_rounds(self) -> int:
+        """Epochs or trees at most; 1 where there is nothing to repeat."""
+        return 1

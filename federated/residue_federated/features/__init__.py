@@ -1,0 +1,1 @@
+"""Feature work: components that turn a party's table into another."""

@@ -1,0 +1,1 @@
+"""Vertical linear models: least squares, logistic and Poisson regression, with an arbiter."""

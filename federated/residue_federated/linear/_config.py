@@ -1,0 +1,61 @@
+"""The configuration of linear models."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from residue_federated._schema import ComponentConfig, Positive, Strict
+
+__all__ = ["EarlyStop", "LinearConfig", "Optimiser", "Precision"]
+
+
+class Optimiser(Strict):
+    """How a party turns a gradient into new weights; each party runs it on its own weights."""
+
+    name: Literal["sgd", "adam"] = "sgd"
+    learning_rate: Positive = 0.1
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+
+
+class EarlyStop(Strict):
+    """Stop after the epoch whose loss differs from the one before by less than `tolerance`."""
+
+    tolerance: Positive = 1e-4
+
+
+class Precision(Strict):
+    """Fixed-point widths. A device's work grows with ``ceil(feature_bits / 4)``.
+
+    feature_bits: signed width of a feature, each column scaled to use all of it.
+    residual_bits, integer_bits: fractional and integer bits of one party's share of a residual.
+    pack: gradients in one ciphertext on the way to the arbiter.
+    """
+
+    feature_bits: int = Field(default=12, ge=4, le=24)
+    residual_bits: int = Field(default=16, ge=8, le=32)
+    integer_bits: int = Field(default=6, ge=2, le=16)
+    pack: int = Field(default=4, ge=1, le=16)
+
+
+class LinearConfig(ComponentConfig):
+    """A vertical linear model, trained by gradients. ``batch_size: null`` is full batch."""
+
+    needs_arbiter: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
+
+    type: Literal["logistic_regression", "linear_regression"]
+    epochs: int = Field(default=10, ge=1, le=100_000)
+    batch_size: int | None = Field(default=None, ge=2)
+    shuffle_seed: int | None = Field(default=None, ge=0)
+    optimiser: Optimiser = Optimiser()
+    l2: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    intercept: bool = True
+    early_stop: EarlyStop | None = None
+    precision: Precision = Precision()
+
+    @property
+    def most_rounds(self) -> int:
+        """Epochs."""
+        return self.epochs

@@ -1,0 +1,393 @@
+"""Vertical linear and logistic regression by the masked four-step flow.
+
+Each batch, with ``[x]`` for x under the arbiter's key:
+
+1. every host sends ``[u]``, its share of the residuals, to the guest;
+2. the guest adds them to its own share and sends the residuals ``[d]`` to every host;
+3. guest and hosts compute ``[g] = [d] @ X``, pack it, add a secret mask and send it to the arbiter;
+   every host sends the guest its share of the loss, ``[g] @ w``; the guest sends the arbiter the
+   sum of all shares, which is ``[sum of d**2]``;
+4. the arbiter decrypts, returns each its masked gradients, and after the last batch of an epoch
+   decides on the loss whether to stop.
+
+The label enters as one more column of the guest with a weight that is never trained, so residuals
+and loss need no case of their own for it.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import residue
+from residue.errors import InsecureKeyWarning
+from residue.paillier import concatenate
+from residue_federated._context import Context, Outcome, Spec
+from residue_federated._data import Table
+from residue_federated.errors import Diverged, ProtocolError
+from residue_federated.linear._config import LinearConfig
+from residue_federated.linear._fixed import (
+    LOSS_BITS,
+    Slots,
+    draw_masks,
+    encode_residual_share,
+    loss_coefficients,
+    quantise,
+)
+from residue_federated.linear._models import Objective, Updater, batches, label_of, metrics, stops
+from residue_federated.linear._twin import twin
+from residue_federated.proto import v1
+
+__all__ = ["run", "twin"]
+
+
+def run(context: Context, config: LinearConfig, table: Table | None) -> Outcome:
+    """This party's part of the training.
+
+    Raises `DataError` before anything is encrypted if a host's rows are not the guest's, values are
+    missing or the label is not what the model takes; `Diverged` if training leaves its range.
+    """
+    if table is None:
+        return _Arbiter(context, config).train()
+    table.require_complete(context.party)
+    return (_Guest if context.role == "guest" else _Host)(context, config, table).train()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One batch at a guest or host.
+
+    tag: its place in the job. rows: their indices. slots: how its gradients are packed.
+    others: ciphertexts that leave the party besides one a row. later: those of the next batch.
+    """
+
+    tag: str
+    rows: NDArray[np.int64]
+    slots: Slots
+    others: int
+    later: int
+
+
+class _Side:
+    """What guest and host do alike: their columns, their weights, their gradients."""
+
+    def __init__(self, context: Context, config: LinearConfig, table: Table) -> None:
+        self.context = context
+        self.config = config
+        self.line = context.line
+        self.table = table
+        self.objective = Objective.of(config)
+        columns, weights, penalised = [table.x], [0.0] * table.x.shape[1], table.x.shape[1]
+        if table.y is not None:
+            if config.intercept:
+                columns.append(np.ones((len(table.ids), 1)))
+                weights.append(0.0)
+            columns.append(label_of(config, context.party, table.y)[:, None])
+            weights.append(self.objective.y_factor / self.objective.u_factor)
+        self.x = np.concatenate(columns, axis=1)
+        self.weights = np.array(weights)
+        self.trained = len(weights) - (table.y is not None)
+        self.penalised = penalised
+        self.columns = quantise(self.x, config.precision.feature_bits)
+        self.updater = Updater(config.optimiser, self.trained)
+        self.gradients: list[list[int]] = []
+
+    def begin(self) -> tuple[int, dict[str, Any]]:
+        """Meet the others: same rows, where to go on, the key. Returns epochs done and the state.
+
+        The state is empty at a fresh start.
+        """
+        assert self.context.arbiter is not None
+        done, state = self.context.restored() or (0, {})
+        self.context.agree_on_rows(self.table)
+        shape = np.array([len(self.x), self.trained])
+        self.line.send_record(self.context.arbiter, "shape", shape=shape)
+        self.key = self.line.receive_key(self.context.arbiter, self.context.job.key.bits)
+        if done:
+            self.weights[: self.trained] = state["weights"]
+            self.updater.restore(state["mean"], state["square"], state["steps"])
+        return done, state
+
+    def save(self, done: int, **more: Any) -> None:
+        """A checkpoint after `done` epochs."""
+        state = {"weights": self.weights[: self.trained], **self.updater.state, **more}
+        self.context.checkpoint(done, state)
+
+    def residual_share(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """This party's share of the residuals of `rows`, fixed point."""
+        share = self.objective.u_factor * self.x[rows] @ self.weights
+        return encode_residual_share(share, self.config.precision)
+
+    def gradients_and_loss(
+        self, d: residue.CiphertextArray, rows: NDArray[np.int64]
+    ) -> tuple[residue.CiphertextArray, residue.CiphertextArray]:
+        """``[g]`` of the trained columns, and the share of the loss."""
+        g = d @ self.columns.q[rows]
+        coefficients = loss_coefficients(self.objective.u_factor * self.weights, self.columns.scale)
+        penalty = self.config.l2 / 2 * float(np.sum(self.weights[: self.penalised] ** 2))
+        unit = 2.0 ** (self.config.precision.residual_bits + LOSS_BITS)
+        constant = round(penalty * len(rows) / self.objective.square_factor * unit)
+        return g[: self.trained], (g @ coefficients[:, None]) + constant
+
+    def masked(
+        self, g: residue.CiphertextArray, slots: Slots
+    ) -> tuple[residue.CiphertextArray, list[int]]:
+        """`g` packed, with masks added that only this party knows."""
+        ordered = g[slots.order.ravel()].reshape(slots.count, slots.groups)
+        packed = ordered[slots.count - 1]
+        for t in range(slots.count - 2, -1, -1):
+            packed = (packed << slots.width) + ordered[t]
+        masks = draw_masks(slots.groups, self.key.bits)
+        return packed + np.array(masks, dtype=object), masks
+
+    def batches(self, epoch: int) -> Iterator[_Batch]:
+        """The batches of an epoch, from 0."""
+        plan = list(batches(self.config, len(self.x), epoch))
+        for number, rows in enumerate(plan):
+            slots = _slots(self.context, self.config, self.key, len(rows), self.trained)
+            final = epoch + 1 == self.config.epochs and number + 1 == len(plan)
+            others = slots.groups + 1
+            later = 0 if final else len(rows) + others
+            yield _Batch(f"{epoch}/{number}", rows, slots, others, later)
+
+    def update(self, gradients: list[int], rows: int) -> None:
+        """One step with unmasked gradients."""
+        if self.context.trace:
+            self.gradients.append(gradients)
+        unit = 2.0**self.config.precision.residual_bits * rows
+        gradient = np.array([float(g) for g in gradients]) / self.columns.scale[: self.trained]
+        gradient /= unit
+        gradient[: self.penalised] += self.config.l2 * self.weights[: self.penalised]
+        self.weights[: self.trained] -= self.updater.step(gradient)
+
+    def unmasked(
+        self, tag: str, masks: list[int], idle: Any = None
+    ) -> tuple[list[int], v1.MaskedPlaintexts]:
+        """The arbiter's answer, masks taken off."""
+        arbiter = self.context.arbiter
+        assert arbiter is not None
+        reply = self.line.receive_payload(arbiter, tag, "masked_plaintexts", idle).masked_plaintexts
+        if len(reply.values) != len(masks):
+            raise ProtocolError(f"{arbiter} sent {len(reply.values)} values, expected {len(masks)}")
+        values = [int.from_bytes(value, "little", signed=True) for value in reply.values]
+        return [value - mask for value, mask in zip(values, masks, strict=True)], reply
+
+    def model(self) -> dict[str, Any]:
+        """This party's share of the model, for scaled columns."""
+        intercept = self.trained > self.penalised
+        return {
+            "columns": self.table.columns,
+            "weights": self.weights[: self.penalised].tolist(),
+            "intercept": float(self.weights[self.penalised]) if intercept else None,
+            **self.table.scalings(),
+        }
+
+
+class _Guest(_Side):
+    """Labels, residuals, scores."""
+
+    def train(self) -> Outcome:
+        """All epochs, then the scores of all parties together."""
+        context, line, hosts = self.context, self.line, self.context.hosts
+        done, state = self.begin()
+        losses: list[float] = state["losses"] if done else []
+        stop = bool(losses) and stops(self.config, losses)
+        context.progress(done, self.config.epochs, losses[-1] if losses else None)
+        while not stop:
+            reply = v1.MaskedPlaintexts()
+            for batch in self.batches(len(losses)):
+                reply = self._batch(batch)
+            if not reply.HasField("loss"):
+                raise ProtocolError(f"{context.arbiter} did not send the loss of an epoch")
+            losses.append(reply.loss)
+            stop = reply.stop
+            self.save(len(losses), losses=losses)
+            context.progress(len(losses), self.config.epochs, reply.loss)
+        scores = self.x[:, : self.trained] @ self.weights[: self.trained]
+        for host in hosts:
+            spec = Spec("f8", scores.shape)
+            share = line.receive_record(host, "scores", scores=spec)["scores"]
+            if not np.isfinite(share).all():
+                raise ProtocolError(f"{host} sent scores that are not finite")
+            scores = scores + share
+        y, u = self.table.y, scores
+        assert y is not None
+        if self.table.y_scaling is not None:
+            y, u = self.table.y_scaling.undo(y), self.table.y_scaling.undo(u)
+        return Outcome(
+            model=self.model(),
+            rounds=len(losses),
+            losses=losses,
+            metrics=metrics(self.config, y, u),
+            scores=u,
+            trace=self.gradients,
+        )
+
+    def _batch(self, batch: _Batch) -> v1.MaskedPlaintexts:
+        line, hosts, arbiter = self.line, self.context.hosts, self.context.arbiter
+        assert arbiter is not None
+        tag, rows, key = batch.tag, batch.rows, self.key
+        idle = line.precompute(key, len(rows) + batch.others)
+        shares = [line.receive(h, f"u/{tag}", key, (len(rows),), idle=idle)[0] for h in hosts]
+        d = sum(shares[1:], shares[0]) + self.residual_share(rows)
+        line.broadcast(hosts, f"d/{tag}", d)
+        g, loss = self.gradients_and_loss(d, rows)
+        masked, masks = self.masked(g, batch.slots)
+        idle = line.precompute(key, batch.others + batch.later)
+        for host in hosts:
+            loss = loss + line.receive(host, f"loss/{tag}", key, (1,), idle=idle)[0]
+        line.send(arbiter, f"g/{tag}", masked, loss)
+        # Not a moment to prepare more: arbiter and hosts may share this machine's cores, and the
+        # wait for the hosts' next shares is longer.
+        plain, reply = self.unmasked(f"g/{tag}", masks)
+        self.update(batch.slots.unpack(plain), len(rows))
+        return reply
+
+
+class _Host(_Side):
+    """Its share of the residuals."""
+
+    def train(self) -> Outcome:
+        """All epochs, then its share of the scores."""
+        context, line, guest = self.context, self.line, self.context.guest
+        arbiter = context.arbiter
+        assert arbiter is not None
+        epoch, state = self.begin()
+        stop = bool(state.get("stop", False))
+        context.progress(epoch, self.config.epochs)
+        while not stop:
+            for batch in self.batches(epoch):
+                tag, rows, key = batch.tag, batch.rows, self.key
+                line.send(guest, f"u/{tag}", key.encrypt(self.residual_share(rows)))
+                idle = line.precompute(key, batch.others + batch.later)
+                (d,) = line.receive(guest, f"d/{tag}", key, (len(rows),), idle=idle)
+                g, loss = self.gradients_and_loss(d, rows)
+                line.send(guest, f"loss/{tag}", loss)
+                masked, masks = self.masked(g, batch.slots)
+                line.send(arbiter, f"g/{tag}", masked)
+                idle = line.precompute(key, batch.later)
+                plain, reply = self.unmasked(f"g/{tag}", masks, idle)
+                self.update(batch.slots.unpack(plain), len(rows))
+                stop = reply.stop
+            epoch += 1
+            self.save(epoch, stop=stop)
+            context.progress(epoch, self.config.epochs)
+        line.send_record(guest, "scores", scores=self.x @ self.weights)
+        return Outcome(model=self.model(), rounds=epoch, trace=self.gradients)
+
+
+class _Arbiter:
+    """Keys, decryption, the decision to stop.
+
+    It decrypts what the algorithm asks for and no more: per batch the masked gradients of each
+    party, in the number of ciphertexts that follows from the job, and one loss.
+    """
+
+    def __init__(self, context: Context, config: LinearConfig) -> None:
+        self.context = context
+        self.config = config
+        self.objective = Objective.of(config)
+
+    def train(self) -> Outcome:
+        """All epochs."""
+        context, config, line = self.context, self.config, self.context.line
+        done, state = context.restored() or (0, {})
+        losses: list[float] = state["losses"] if done else []
+        sizes = self._sizes()
+        rows = sizes[context.guest][0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InsecureKeyWarning)  # the command line has said so
+            key = context.job.key
+            public, secret = residue.keygen(
+                key.bits, insecure_allow_1024=key.insecure_allow_1024, device=context.backend
+            )
+        for peer in sizes:
+            line.send_key(peer, public)
+        context.progress(done, config.epochs, losses[-1] if losses else None)
+        while not losses or not stops(config, losses):
+            plan = list(batches(config, rows, len(losses)))
+            total = 0.0
+            for number, batch in enumerate(plan):
+                tag = f"g/{len(losses)}/{number}"
+                answers, loss = self._decrypted(tag, len(batch), sizes, secret)
+                total += loss
+                last = number == len(plan) - 1
+                if last:
+                    losses.append(total / rows)
+                    if not math.isfinite(losses[-1]):
+                        raise Diverged("the loss is not finite: lower the learning rate")
+                for peer, values in answers.items():
+                    reply = v1.MaskedPlaintexts(
+                        values=[_signed_bytes(value) for value in values],
+                        stop=last and stops(config, losses),
+                        loss=losses[-1] if last and peer == context.guest else None,
+                    )
+                    line.send_payload(peer, tag, v1.Payload(masked_plaintexts=reply))
+            context.checkpoint(len(losses), {"losses": losses})
+            context.progress(len(losses), config.epochs, losses[-1])
+        return Outcome(rounds=len(losses), losses=losses)
+
+    def _sizes(self) -> dict[str, tuple[int, int]]:
+        """Rows and number of gradients of each party with data, guest first."""
+        sizes = {}
+        for peer in (self.context.guest, *self.context.hosts):
+            record = self.context.line.receive_record(peer, "shape", shape=Spec("i8", (2,)))
+            rows, columns = record["shape"].tolist()
+            if not (2 <= rows <= _MOST_ROWS and 1 <= columns <= _MOST_COLUMNS):
+                raise ProtocolError(f"{peer} claims a table of {rows} rows and {columns} columns")
+            sizes[peer] = (rows, columns)
+        if len({rows for rows, _ in sizes.values()}) > 1:
+            raise ProtocolError("the parties claim tables of different numbers of rows")
+        return sizes
+
+    def _decrypted(
+        self, tag: str, rows: int, sizes: dict[str, tuple[int, int]], secret: residue.PrivateKey
+    ) -> tuple[dict[str, list[int]], float]:
+        """Masked gradients by party, and the sum of the loss over a batch's rows."""
+        context = self.context
+        packed: list[residue.CiphertextArray] = []
+        for peer, (_, columns) in sizes.items():
+            slots = _slots(context, self.config, secret.public_key, rows, columns)
+            shapes = [(slots.groups,), (1,)] if peer == context.guest else [(slots.groups,)]
+            packed += context.line.receive(peer, tag, secret.public_key, *shapes)
+        plain = _decrypt_together(secret, packed)
+        answers = {context.guest: plain.pop(0)}
+        square = plain.pop(0)[0] / 2.0 ** (self.config.precision.residual_bits + LOSS_BITS)
+        answers |= dict(zip(context.hosts, plain, strict=True))
+        return answers, self.objective.offset * rows + self.objective.square_factor * square
+
+
+_MOST_ROWS = 1 << 31
+_MOST_COLUMNS = 1 << 20
+
+
+def _decrypt_together(
+    secret: residue.PrivateKey, arrays: list[residue.CiphertextArray]
+) -> list[list[int]]:
+    """Exact plaintexts of several arrays, decrypted as one batch."""
+    joined = concatenate([a.ravel() for a in arrays])
+    values = secret.decrypt(joined, dtype=object).tolist()
+    ends = np.cumsum([a.size for a in arrays]).tolist()
+    return [values[end - a.size : end] for a, end in zip(arrays, ends, strict=True)]
+
+
+def _signed_bytes(value: int) -> bytes:
+    return value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+
+
+def _slots(
+    context: Context, config: LinearConfig, key: residue.PublicKey, rows: int, gradients: int
+) -> Slots:
+    return Slots.plan(
+        config.precision,
+        key_bits=key.bits,
+        rows=rows,
+        parties=1 + len(context.hosts),
+        gradients=gradients,
+    )
