@@ -7,13 +7,14 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
+from residue_federated.boosting._config import SecureBoostConfig
 from residue_federated.features._config import StandardiseConfig
 from residue_federated.linear._config import LinearConfig
 
 __all__ = ["AnyComponent", "Runner", "runner_of"]
 
 AnyComponent = Annotated[
-    StandardiseConfig | LinearConfig,
+    StandardiseConfig | LinearConfig | SecureBoostConfig,
     Field(discriminator="type"),
 ]
 
@@ -21,6 +22,7 @@ _MODULES = {
     "standardise": "features._standardise",
     "logistic_regression": "linear._train",
     "linear_regression": "linear._train",
+    "secureboost": "boosting._train",
 }
 
 

@@ -80,4 +80,4 @@ def _cuts(column: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
         below, above = values[ranks - 1], values[ranks]
     middle = below + (above - below) / 2
     cuts = np.unique(np.where(middle < above, middle, below))
-    return cuts[cuts < values[-1]]
+    return np.asarray(cuts[cuts < values[-1]])

@@ -45,7 +45,7 @@ class Objective(ABC):
 
     @abstractmethod
     def metrics(self, y: Floats, scores: Floats) -> dict[str, float]:
-        """Quality."""
+        """Quality of scores, ``(rows,)`` where there is one a row."""
 
 
 class _Binary(Objective):
@@ -73,10 +73,9 @@ class _Binary(Objective):
     def metrics(self, y: Floats, scores: Floats) -> dict[str, float]:
         from sklearn.metrics import roc_auc_score
 
-        u = scores[:, 0]
         return {
-            "auc": float(roc_auc_score(y, u)),
-            "accuracy": float(np.mean((u > 0) == (y > 0))),
+            "auc": float(roc_auc_score(y, scores)),
+            "accuracy": float(np.mean((scores > 0) == (y > 0))),
         }
 
 
@@ -134,7 +133,7 @@ class _SquaredError(Objective):
         return float(np.mean((scores[:, 0] - y) ** 2) / 2)
 
     def metrics(self, y: Floats, scores: Floats) -> dict[str, float]:
-        square = float(np.mean((scores[:, 0] - y) ** 2))
+        square = float(np.mean((scores - y) ** 2))
         variance = float(np.var(y))
         return {"rmse": square**0.5, "r2": 1.0 - square / variance if variance else 0.0}
 

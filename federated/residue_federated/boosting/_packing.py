@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 
 import residue
 
-__all__ = ["MAX_SUM_BITS", "Format", "Quantised", "quantise"]
+__all__ = ["BOUND_STEP", "MAX_SUM_BITS", "Format", "Quantised", "quantise"]
 
 MAX_SUM_BITS = 53
 """Sums stay below ``2**53``: exact as float64."""
 
-_HEADROOM = 12
-"""Bits left free: ciphertexts' own bounds are coarser than these sums, by at most so much."""
+BOUND_STEP = 32
+"""A ciphertext that travelled has a bound on its plaintext that is a multiple of so many bits."""
+_HEADROOM = BOUND_STEP + 12
+"""Bits left free: bounds of packed sums are coarser than these are, by at most so much."""
 
 Ints = NDArray[np.int64]
 
@@ -74,6 +76,11 @@ class Format:
     def width(self) -> int:
         """Bits of a sum of plaintexts."""
         return self.h_width + (self.rows << (self.bits + 1)).bit_length()
+
+    @property
+    def row_bits(self) -> int:
+        """Bits of a row's plaintext."""
+        return self.bits + 2 + self.h_width
 
     def groups(self, sums: int) -> int:
         """Ciphertexts that so many sums are packed into."""

@@ -126,7 +126,7 @@ class Frontier:
         self.nodes = outputs
 
     def inside(self, nodes: Ints) -> tuple[Ints, Ints]:
-        """Places in `node` of the rows in these nodes, ascending, and each one's rank in `nodes`."""
+        """Places in `node` of the rows in these nodes, ascending, and which of `nodes` each is."""
         rank = np.full(self.nodes + 1, -1)  # the last is for node -1
         rank[nodes] = np.arange(len(nodes))
         ranks = rank[self.node]
@@ -358,7 +358,7 @@ def grow(
     at = [(tree, tree.add()) for tree in trees]
     added = np.zeros(outputs * rows)
     split = np.zeros(0, np.int64)
-    parents: list[Histogram] = []
+    parents: list[Histogram | None] = [None] * len(parties)
     for level in range(rule.depth + 1):
         members, places = frontier.members(np.arange(frontier.nodes), selected)
         totals = [_sums(members.node, each[places], frontier.nodes) for each in weights]
@@ -374,11 +374,12 @@ def grow(
             built = [party.histogram() for party in parties]
             for party, each in zip(parties, built, strict=True):
                 _check_sums(party, each, [total[build] for total in totals])
-            parents = [
+            level_sums = [
                 _completed(each, build, frontier.nodes, before, parent)
-                for each, parent in zip(built, parents or [None] * len(built), strict=True)
+                for each, parent in zip(built, parents, strict=True)
             ]
-            best = [best_splits(each, quantised, rule) for each in parents]
+            best = [best_splits(each, quantised, rule) for each in level_sums]
+            parents = [*level_sums]
             gains = np.stack([each.gain for each in best])
             winner, gain = gains.argmax(axis=0), gains.max(axis=0)
             split = np.flatnonzero(gain > max(rule.gamma, _LEAST_GAIN))
@@ -419,7 +420,7 @@ def _to_build(totals: list[Ints], quantised: Quantised, rule: Rule, *, paired: b
     if not paired:
         return np.flatnonzero(fit)
     left = np.flatnonzero(fit.reshape(-1, 2).any(axis=1)) * 2
-    return left + (n[left + 1] < n[left])
+    return np.asarray(left + (n[left + 1] < n[left]))
 
 
 def _completed(
@@ -476,7 +477,9 @@ def _divide(
         each = best[int(winner[s])]
         ties = each.of(node)
         if not (
-            (each.g[ties] == sums[0][s]) & (each.h[ties] == sums[1][s]) & (each.n[ties] == sums[2][s])
+            (each.g[ties] == sums[0][s])
+            & (each.h[ties] == sums[1][s])
+            & (each.n[ties] == sums[2][s])
         ).any():
             name = parties[int(winner[s])].name
             raise ProtocolError(f"{name} divided a node other than by its best split")
