@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn import datasets
 
 import residue
 from residue.backends import Backend
@@ -94,9 +93,12 @@ class Trial:
         self._stop_after = stop_after
         self._each(self._train)
 
-    def predict(self, tables: Tables) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Scores of other rows, from the parties' shares as they would be read from files."""
-        scores = []
+    def predict(self, tables: Tables) -> Any:
+        """Scores of other rows, from the parties' shares as they would be read from files.
+
+        None if a party failed.
+        """
+        scores: list[Any] = []
 
         def one(name: str) -> None:
             context = self._context(name)
@@ -107,7 +109,7 @@ class Trial:
                 predict_at_host(context.line, context.guest, share, tables[name])
 
         self._each(one)
-        return scores[0]
+        return scores[0] if scores else None
 
     def _each(self, work: Callable[[str], None]) -> None:
         def one(name: str) -> None:
@@ -160,9 +162,7 @@ def job_of(hosts: int = 1, *, arbiter: bool = False, **config: Any) -> Job:
         {
             "name": "boost",
             "guest": {"name": "guest", "data": {"sklearn": "diabetes"}},
-            "hosts": [
-                {"name": f"h{i}", "data": {"sklearn": "diabetes"}} for i in range(hosts)
-            ],
+            "hosts": [{"name": f"h{i}", "data": {"sklearn": "diabetes"}} for i in range(hosts)],
             "arbiter": {"name": "arbiter"} if arbiter else None,
             "key": {"bits": 1024, "insecure_allow_1024": True},
             "components": {"train": {"type": "secureboost"} | defaults | config},
@@ -229,3 +229,253 @@ def test_trees_are_those_of_the_plaintext_twin_node_by_node(case: str, backend: 
     assert guest.losses[-1] < guest.losses[0]
     owners = {o for trees in guest.model["trees"] for tree in trees for o in tree["owner"]}  # type: ignore[index]
     assert owners == set(range(-1, 1 + hosts))
+
+
+def test_scoring_together_gives_the_scores_of_training(backend: Backend) -> None:
+    job = job_of(2, objective="multiclass", depth=2)
+    tables = tables_of("multiclass", 2, missing=0.1)
+    trial = Trial(job, tables, backend)
+    assert (trial.predict(tables) == trial.outcomes["guest"].scores).all()
+    assert trial.errors == {}
+    others = tables_of("multiclass", 2, rows=40, missing=0.3, seed=8)
+    scores = trial.predict(others)
+    assert scores.shape == (40, 3)
+    # The same trees on joined columns.
+    records = {name: o.model["records"] for name, o in trial.outcomes.items()}  # type: ignore[index]
+    names = ["guest", "h0", "h1"]
+    model = trial.outcomes["guest"].model
+    assert model is not None
+    for row in range(40):
+        expected = np.array(model["start"])
+        for trees in model["trees"]:
+            for k, tree in enumerate(trees):
+                node = 0
+                while (owner := tree["owner"][node]) >= 0:
+                    party, at = names[owner], tree["record"][node]
+                    column = others[party].columns.index(records[party]["column"][at])
+                    value = others[party].x[row, column]
+                    left = (
+                        records[party]["missing_left"][at]
+                        if np.isnan(value)
+                        else value <= records[party]["threshold"][at]
+                    )
+                    node = tree["left" if left else "right"][node]
+                expected[k] += tree["value"][node]
+        assert (scores[row] == expected).all()
+
+
+def test_scores_are_in_the_labels_own_units(backend: Backend) -> None:
+    job = job_of(objective="squared_error", trees=6)
+    tables = tables_of("squared_error")
+    tables["guest"] = tables["guest"].standardised(target=True)
+    trial = Trial(job, tables, backend)
+    scores = trial.outcomes["guest"].scores
+    assert scores is not None
+    assert scores.mean() == pytest.approx(50, abs=3)
+    assert trial.outcomes["guest"].metrics["rmse"] > 3
+    assert trial.predict(tables) == pytest.approx(scores, rel=1e-12)
+
+
+def test_columns_that_a_model_needs_must_be_there(backend: Backend) -> None:
+    trial = Trial(job_of(trees=1), tables_of("binary"), backend)
+    tables = tables_of("binary")
+    h0 = tables["h0"]
+    tables["h0"] = Table(h0.ids, ["w", "x", "y", "z"], h0.x)
+    assert trial.predict(tables) is None
+    assert isinstance(trial.errors["h0"], DataError)
+    assert "the model needs column(s)" in str(trial.errors["h0"])
+
+
+@pytest.mark.parametrize("stop_after", [0, 2])
+def test_a_killed_job_goes_on_to_the_same_model(
+    stop_after: int, backend: Backend, tmp_path: Path
+) -> None:
+    config = {"goss": {"top": 0.3, "other": 0.3}, "column_subsample": 0.7, "guest_trees": [2]}
+    job, tables = job_of(2, trees=4, **config), tables_of("binary", 2, missing=0.1)
+    undisturbed = Trial(job, tables, backend)
+    killed = Trial(job, tables, backend, directory=tmp_path, stop_after=stop_after)
+    assert set(killed.errors) == {"guest", "h0", "h1"}
+    resumed = Trial(job, tables, backend, directory=tmp_path)
+    assert resumed.errors == {}
+    assert shares_of(resumed) == shares_of(undisturbed)
+    assert resumed.progress[0][0] == stop_after
+    guests = resumed.outcomes["guest"], undisturbed.outcomes["guest"]
+    assert guests[0].losses == guests[1].losses
+    assert (guests[0].scores == guests[1].scores).all()  # type: ignore[attr-defined]
+
+
+def test_an_arbiter_of_other_components_looks_on(backend: Backend, tmp_path: Path) -> None:
+    job, tables = job_of(arbiter=True), tables_of("binary")
+    trial = Trial(job, tables, backend, directory=tmp_path)
+    assert trial.errors == {}
+    assert trial.outcomes["arbiter"].rounds == 3
+    assert trial.outcomes["arbiter"].model is None
+    received = {tag for _, peer, tag, payload in trial.post.sent if peer == "arbiter"}
+    assert received == {"train/resume", *(f"train/{r}/round" for r in range(4))}
+    assert Checkpoints(tmp_path / "arbiter", job.digest).rounds == [1, 2, 3]
+
+
+# --- what leaves a party --------------------------------------------------------------------------
+
+
+def test_every_ciphertext_that_leaves_carries_fresh_randomness(backend: Backend) -> None:
+    trial = Trial(job_of(2), tables_of("binary", 2), backend)
+    payloads = [p for _, _, tag, p in trial.post.sent if tag == "train/key"]
+    key = residue.PublicKey.from_bytes(payloads[0].public_key.data, device="cpu")
+    seen: dict[str, list[int]] = {}
+    for _, peer, _, payload in trial.post.sent:
+        for block in payload.ciphertexts.blocks:
+            limbs = key.ciphertexts_from_bytes(block).to_limbs()
+            values = [int.from_bytes(row.astype("<u8").tobytes(), "little") for row in limbs]
+            seen.setdefault(peer, []).extend(values)
+    assert set(seen) == {"guest", "h0", "h1"}
+    assert len(seen["h0"]) == len(seen["h1"]) == 3 * 120
+    for values in seen.values():
+        assert len(values) == len(set(values))
+        assert all((c - 1) % key.n != 0 for c in values)
+
+
+def test_hosts_learn_rows_and_candidates_alone(backend: Backend) -> None:
+    trial = Trial(job_of(2), tables_of("binary", 2), backend)
+    to_hosts = {
+        (tag.split("/")[2] if tag.count("/") > 1 else tag.split("/")[1]): payload
+        for sender, peer, tag, payload in trial.post.sent
+        if sender == "guest"
+    }
+    assert set(to_hosts) == {
+        *("resume", "rows", "key", "outputs", "round", "gradients", "build", "divide")
+    }
+    records = {name: set(p.record.arrays) for name, p in to_hosts.items() if p.record.arrays}
+    assert records["build"] == {"split", "left", "build"}
+    assert records["divide"] == {"nodes", "ties", "candidates"}
+    assert records["round"] == {"part", "selected"}
+    model = trial.outcomes["h0"].model
+    assert model is not None
+    assert set(model) == {"columns", "records"}
+    guest = trial.outcomes["guest"].model
+    assert guest is not None
+    assert guest["records"]["column"]
+    assert set(guest["records"]["column"]) <= set(guest["columns"])
+
+
+def test_a_hosts_columns_come_in_another_order_each_round(backend: Backend) -> None:
+    tables = tables_of("binary", rows=60)
+    x = np.random.default_rng(5).normal(size=(60, 40))
+    x[:, 0] = np.nan  # seen from afar: all its rows are in the last bin
+    tables["h0"] = Table(tables["h0"].ids, [f"c{j}" for j in range(40)], x)
+    trial = Trial(job_of(trees=6, depth=1), tables, backend)
+    places = [
+        int(np.frombuffer(p.record.arrays["n"].data, "<u4").reshape(40, 9)[:, -1].argmax())
+        for _, _, tag, p in trial.post.sent
+        if tag.endswith("/counts/0")
+    ]
+    assert len(places) == 6
+    assert len(set(places)) > 1
+
+
+def test_decrypted_sums_are_the_same_in_every_run(backend: Backend) -> None:
+    job, tables = job_of(trees=2), tables_of("binary")
+    runs = [Trial(job, tables, backend).outcomes["guest"].trace for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert len(runs[0]) >= 4
+    assert any(value < 0 for value in runs[0][0])
+
+
+# --- what a party does not accept -----------------------------------------------------------------
+
+
+def tampered(sender: str, what: str, change: Callable[[v1.Payload], None]) -> Tamper:
+    """Change the first message of a sender whose tag holds `what`."""
+    done = []
+
+    def tamper(by: str, tag: str, payload: v1.Payload) -> v1.Payload:
+        if by == sender and what in tag and not done:
+            done.append(tag)
+            payload = v1.Payload.FromString(payload.SerializeToString())
+            change(payload)
+        return payload
+
+    return tamper
+
+
+def numbers(name: str, dtype: str, change: Callable[[Any], Any]) -> Callable[[v1.Payload], None]:
+    """Change an array of a record."""
+
+    def apply(payload: v1.Payload) -> None:
+        array = payload.record.arrays[name]
+        values = change(np.frombuffer(array.data, dtype).reshape(tuple(array.shape)).copy())
+        array.data, array.shape[:] = values.tobytes(), values.shape
+
+    return apply
+
+
+def bump(values: Any) -> Any:
+    values.flat[0] += 1
+    return values
+
+
+def swap(values: Any) -> Any:
+    """Move a row from one bin to another."""
+    flat = values.reshape(-1, values.shape[-1])
+    filled = np.flatnonzero(flat[0])
+    flat[0, filled[0]] -= 1
+    flat[0, filled[1]] += 1
+    return values
+
+
+def of_other_numbers(payload: v1.Payload) -> None:
+    """Ciphertexts of the same key, shape and bound, but of other numbers."""
+    block = bytearray(payload.ciphertexts.blocks[0])
+    size = 2 * 1024 // 8
+    first, second = block[-size:], block[-2 * size : -size]
+    block[-2 * size : -size], block[-size:] = first, second
+    payload.ciphertexts.blocks[0] = bytes(block)
+
+
+@pytest.mark.parametrize(
+    ("sender", "what", "change", "expected"),
+    [
+        ("h0", "columns", numbers("columns", "<i8", lambda v: v * 0), "table of 0 columns"),
+        ("h0", "counts", numbers("n", "<u4", bump), "do not add up"),
+        ("h0", "counts", numbers("n", "<u4", lambda v: v[:, 1:]), "bad 'n'"),
+        ("h0", "counts", numbers("n", "<u4", swap), "sent"),
+        ("h0", "sums", of_other_numbers, "sent"),
+        ("h0", "left", numbers("left", "u1", lambda v: ~v), "other than by its best split"),
+        ("h0", "left", numbers("left", "u1", lambda v: v[1:]), "bad 'left'"),
+        ("guest", "outputs", numbers("outputs", "<i8", lambda v: v * 0), "wants 0 trees"),
+        ("guest", "round", numbers("selected", "u1", lambda v: v[1:]), "another table"),
+        ("guest", "round", numbers("selected", "u1", lambda v: v * 0), "selected no rows"),
+        ("guest", "build/0", numbers("build", "<i4", bump), "nodes that do not exist"),
+        ("guest", "build/1", numbers("build", "<i4", lambda v: v - 9), "nodes that do not exist"),
+        ("guest", "build/1", numbers("split", "<i4", bump), "nodes that do not exist"),
+        ("guest", "build/1", numbers("left", "u1", lambda v: v[1:]), "division of other rows"),
+        ("guest", "build/1", numbers("left", "u1", lambda v: v * 0), "sums of no rows"),
+        ("guest", "divide", numbers("candidates", "<i4", lambda v: v - 999), "splits that do not"),
+        ("guest", "divide", numbers("ties", "<i4", bump), "splits that do not"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_its_sender_named(
+    sender: str,
+    what: str,
+    change: Callable[[v1.Payload], None],
+    expected: str,
+    backend: Backend,
+) -> None:
+    # The guest's own columns say nothing, so the host has all splits.
+    tables = tables_of("binary", rows=60)
+    guest = tables["guest"]
+    tables["guest"] = Table(guest.ids, ["a"], np.zeros((60, 1)), guest.y)
+    trial = Trial(job_of(trees=1, depth=2), tables, backend, tamper=tampered(sender, what, change))
+    refuser = "h0" if sender == "guest" else "guest"
+    error = trial.errors[refuser]
+    assert isinstance(error, ProtocolError), error
+    assert str(error).startswith(sender)
+    assert expected in str(error)
+
+
+def test_unusable_labels_stop_the_job_before_it_starts(backend: Backend) -> None:
+    tables = tables_of("multiclass")
+    trial = Trial(job_of(objective="binary"), tables, backend)
+    assert isinstance(trial.errors["guest"], DataError)
+    assert str(trial.errors["guest"]).startswith("guest: labels must be two classes")
+    assert not any(payload.ciphertexts.blocks for *_, payload in trial.post.sent)

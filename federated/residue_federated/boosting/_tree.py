@@ -10,7 +10,7 @@ Of two siblings the one with fewer rows is summed; the other is the parent less 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,7 +87,7 @@ class Tree:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return asdict(self)
+        return {name: list(values) for name, values in vars(self).items()}
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Records:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return asdict(self)
+        return {name: list(values) for name, values in vars(self).items()}
 
 
 class Frontier:
