@@ -56,6 +56,11 @@ class Checkpoints:
         self._job = job
         self._keep = keep
 
+    def within(self, part: str) -> Checkpoints:
+        """Those of a part of the component."""
+        below = None if self._directory is None else self._directory / part
+        return Checkpoints(below, self._job, keep=self._keep)
+
     @property
     def rounds(self) -> list[int]:
         """After how many rounds states were saved, ascending."""

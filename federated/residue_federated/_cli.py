@@ -1,4 +1,4 @@
-"""The commands ``residue fl run | resume | party | certs | check``."""
+"""The commands ``residue fl run | resume | predict | party | certs | check | schema``."""
 
 from __future__ import annotations
 
@@ -104,6 +104,41 @@ def resume(
     _tell(result, target, as_json=as_json)
 
 
+@app.command()
+def predict(
+    directory: Annotated[
+        Path, typer.Argument(help="Run directory of a finished job.", show_default=False)
+    ],
+    data: Annotated[str, typer.Option(help="New files: guest=new_guest.csv,host=new_host.csv.")],
+    out: Annotated[Path, typer.Option(help="Directory to make for the predictions.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="End with one JSON object on standard output.")
+    ] = False,
+) -> None:
+    """Apply the models of a finished job to new rows, all parties on this machine.
+
+    The guest's predictions are in OUT/GUEST/COMPONENT.csv. For parties on machines of their own:
+    residue fl party --predict.
+    """
+    from residue_federated._trial import new_run_directory, run_trial
+
+    if not (directory / "result.json").is_file():
+        raise JobError(f"{directory} is no directory of a finished run")
+    job = load_job(directory / "job.json")
+    files = {name: Path(file).resolve() for name, file in _mapping("--data", data).items()}
+    job = job.replace(files=files)
+    console = _console(stderr=as_json)
+    with new_run_directory(out) as made, _Display(console, job, "", True) as display:
+        reports = run_trial(job, made, watch=display.watch, models=directory.resolve())
+    guest = job.guest.name
+    written = [str(out / guest / file) for file in reports[guest].files]
+    rows = reports[guest].rows
+    if as_json:
+        typer.echo(json.dumps({"rows": rows, "files": written}))
+    else:
+        console.print(f"{rows} rows: {', '.join(written)}", soft_wrap=True)
+
+
 def _run_trial(
     job: Job, directory: Path, *, as_json: bool, plain: bool, verify_cpu: bool
 ) -> dict[str, Any]:
@@ -166,6 +201,13 @@ def party(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoints in --out.")
     ] = False,
+    predict_with: Annotated[
+        Path | None,
+        typer.Option("--predict", help="Apply the models in this directory, an earlier --out."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="This party's file, in place of the job's.")
+    ] = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Keep this party's decrypted integers in its report.")
     ] = False,
@@ -181,6 +223,8 @@ def party(
         job: Job, meet: Callable[[int], Mapping[str, str]], progress: _Progress
     ) -> dict[str, Any]:
         identity = Identity.load(certificates, name)
+        if data is not None:
+            job = job.replace(files={name: data.resolve()})
         report = run_party(
             job,
             name,
@@ -188,6 +232,7 @@ def party(
             listen=listen,
             meet=meet,
             directory=out,
+            models=predict_with,
             progress=progress,
             trace=trace,
         )
@@ -265,6 +310,12 @@ def check(
     console.print(f"{job.key.bits}-bit key")
 
 
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of job files, for editors that complete and check YAML by it."""
+    typer.echo(json.dumps(Job.model_json_schema(), indent=1))
+
+
 def _console(*, stderr: bool = False) -> Console:
     """A console; without a terminal its lines are long enough for every table."""
     console = Console(stderr=stderr)
@@ -275,13 +326,18 @@ def _devices(job: Job, text: str) -> dict[str, str]:
     """``cpu`` for all parties, or ``guest=card:A,host=cpu``."""
     if "=" not in text:
         return {party.name: text for party in job.parties}
-    devices = {}
+    return _mapping("--device", text)
+
+
+def _mapping(option: str, text: str) -> dict[str, str]:
+    """``guest=A,host=B``"""
+    found = {}
     for item in text.split(","):
-        name, separator, device = item.partition("=")
-        if not (name and separator and device):
-            raise JobError(f"--device: expected party=device, got '{item}'")
-        devices[name] = device
-    return devices
+        name, separator, value = item.partition("=")
+        if not (name and separator and value):
+            raise JobError(f"{option}: expected party=value, got '{item}'")
+        found[name] = value
+    return found
 
 
 class _Display:

@@ -8,26 +8,58 @@ from typing import Annotated, Any, Protocol
 from pydantic import Field
 
 from residue_federated.boosting._config import SecureBoostConfig
-from residue_federated.features._config import StandardiseConfig
+from residue_federated.features._config import (
+    BinConfig,
+    CorrelationConfig,
+    EvaluateConfig,
+    ImputeConfig,
+    SampleConfig,
+    SelectConfig,
+    SplitConfig,
+    StandardiseConfig,
+)
 from residue_federated.linear._config import LinearConfig
 
 __all__ = ["AnyComponent", "Runner", "runner_of"]
 
 AnyComponent = Annotated[
-    StandardiseConfig | LinearConfig | SecureBoostConfig,
+    StandardiseConfig
+    | ImputeConfig
+    | SelectConfig
+    | SplitConfig
+    | SampleConfig
+    | BinConfig
+    | CorrelationConfig
+    | EvaluateConfig
+    | LinearConfig
+    | SecureBoostConfig,
     Field(discriminator="type"),
 ]
 
 _MODULES = {
     "standardise": "features._standardise",
+    "impute": "features._impute",
+    "select": "features._select",
+    "split": "features._split",
+    "sample": "features._sample",
+    "bin": "features._bin",
+    "correlation": "features._correlation",
+    "evaluate": "features._evaluate",
     "logistic_regression": "linear._train",
     "linear_regression": "linear._train",
+    "poisson_regression": "linear._train",
     "secureboost": "boosting._train",
 }
 
 
 class Runner(Protocol):
-    """The module of a component; one that trains offers ``twin(config, tables)`` as well."""
+    """The module of a component.
+
+    One that trains offers ``twin(job, config, tables) -> Twin`` as well, and ``predictions(config,
+    scores)``, which names what its scores say. One that does something to other rows by what it
+    learnt offers ``apply(context, config, table, model) -> Outcome``; without, other rows pass it
+    untouched.
+    """
 
     def run(self, context: Any, config: Any, table: Any) -> Any:
         """The component's part at one party: `Context`, configuration, `Table` -> `Outcome`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from residue_federated._transport import Endpoint
 from residue_federated.errors import DataError, ProtocolError
 from residue_federated.proto import v1
 
-__all__ = ["Context", "Line", "Outcome", "Progress", "Spec", "Twin", "Waiting"]
+__all__ = ["Context", "Line", "Model", "Outcome", "Progress", "Spec", "Twin", "Waiting"]
 
 _CHUNK = 64
 """Randomness made at a time while waiting: few enough to notice a message soon, and enough that a
@@ -32,6 +33,9 @@ _DTYPES = {
 }
 """What a record may hold, little-endian, by numpy's names."""
 _MOST_DIMENSIONS = 8
+
+Model = dict[str, Any]
+"""A party's share of a model, as JSON."""
 
 Progress = Callable[[str, int, int, float | None], None]
 """Called with component, rounds done, rounds at most, and the loss where this party knows it."""
@@ -100,6 +104,10 @@ class Line:
         self._component = component
         self._backend = backend
         self._waiting = waiting
+
+    def within(self, part: str) -> Line:
+        """The line of a part of the component."""
+        return Line(self._endpoint, f"{self._component}/{part}", self._backend, self._waiting)
 
     def send_payload(self, peer: str, tag: str, payload: v1.Payload) -> None:
         """Any message."""
@@ -276,6 +284,17 @@ class Context:
         self.line = Line(endpoint, component, backend, waiting)
         self._checkpoints = checkpoints
         self._on_progress = on_progress
+
+    def within(self, part: str, on_progress: Progress) -> Context:
+        """The context of one of several trainings inside this component.
+
+        Its messages and states are apart from the others'; it tells `on_progress` of its rounds.
+        """
+        inner = copy.copy(self)
+        inner.line = self.line.within(part)
+        inner._checkpoints = self._checkpoints.within(part)
+        inner._on_progress = on_progress
+        return inner
 
     @property
     def others(self) -> list[str]:

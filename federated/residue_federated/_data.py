@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from residue_federated._checkpoint import write_atomically
-from residue_federated._jobs import FileData, Job, SklearnData
+from residue_federated._generated import credit
+from residue_federated._jobs import FileData, GeneratedData, Job, SklearnData
 from residue_federated.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Scaling", "Table", "load_table"]
 
 _META = b"residue"
-_GUEST_COLUMNS = {"breast_cancer": 10, "diabetes": 4}
+_GUEST_COLUMNS = {"breast_cancer": 10, "diabetes": 4, "digits": 32}
 """How many of the last columns the guest holds."""
 
 
@@ -78,6 +79,28 @@ class Table:
                     f"{party}: column '{column}' has {count} missing value(s): impute them or drop "
                     "these rows first"
                 )
+
+    def with_columns(self, party: str, columns: list[str]) -> Table:
+        """These columns alone, in this order. Raises `DataError` naming those that lack."""
+        absent = [column for column in columns if column not in self.columns]
+        if absent:
+            raise DataError(f"{party}: no column {', '.join(absent)}")
+        index = [self.columns.index(column) for column in columns]
+        scaling = self.x_scaling
+        return replace(
+            self,
+            columns=list(columns),
+            x=self.x[:, index],
+            x_scaling=scaling and Scaling(scaling.mean[index], scaling.deviation[index]),
+        )
+
+    def scaled_by(self, scalings: dict[str, Any]) -> Table:
+        """The table scaled as another was, whose `scalings` these are."""
+        x_scaling, y_scaling = _scaling(scalings["scaling"]), _scaling(scalings["target_scaling"])
+        assert x_scaling is not None
+        y = self.y if self.y is None or y_scaling is None else y_scaling.apply(self.y)
+        x = x_scaling.apply(self.x)
+        return replace(self, x=x, y=y, x_scaling=x_scaling, y_scaling=y_scaling)
 
     def scalings(self) -> dict[str, Any]:
         """What was done to columns and label, as JSON."""
@@ -139,8 +162,8 @@ def _scaling(values: dict[str, Any] | None) -> Scaling | None:
     return Scaling(np.array(values["mean"]), np.array(values["deviation"]))
 
 
-def load_table(job: Job, party: str) -> Table:
-    """The table of a guest or host.
+def load_table(job: Job, party: str, *, labelled: bool = True) -> Table:
+    """The table of a guest or host; without `labelled`, a guest's file needs no label.
 
     Raises `DataError` if it cannot be read, is empty, has infinite or non-numeric values, missing
     ones where the job's components do not take them, or repeated identifiers.
@@ -148,11 +171,13 @@ def load_table(job: Job, party: str) -> Table:
     source = job.party(party).data
     if isinstance(source, SklearnData):
         table = _from_sklearn(job, party, source)
+    elif isinstance(source, GeneratedData):
+        table = _generated(job, party, source)
     elif isinstance(source, FileData):
-        table = _from_file(party, source)
+        table = _from_file(party, source, labelled=labelled)
     else:
         raise DataError(f"{party}: no data given")
-    if len(table.ids) < 2 or not table.columns:
+    if len(table.ids) < (2 if labelled else 1) or not table.columns:
         raise DataError(f"{party}: at least two rows and one feature are needed")
     if not job.takes_missing_values:
         table.require_complete(party)
@@ -175,7 +200,19 @@ def _from_sklearn(job: Job, party: str, source: SklearnData) -> Table:
     return Table(ids, names, bunch.data[:, chosen].astype(np.float64), y)
 
 
-def _from_file(party: str, source: FileData) -> Table:
+def _generated(job: Job, party: str, source: GeneratedData) -> Table:
+    made = credit(
+        source.rows,
+        source.columns,
+        source.seed,
+        source.missing,
+        hosts=len(job.hosts),
+        host=None if party == job.guest.name else [h.name for h in job.hosts].index(party),
+    )
+    return Table(made.ids, made.names, made.x, made.y)
+
+
+def _from_file(party: str, source: FileData, *, labelled: bool) -> Table:
     import pandas as pd
 
     name = source.file.name
@@ -187,7 +224,10 @@ def _from_file(party: str, source: FileData) -> Table:
     except (OSError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{party}: cannot read {source.file}: {reason}") from error
-    special = [source.id] if source.label is None else [source.id, source.label]
+    label = source.label
+    if not labelled and label not in frame.columns:
+        label = None
+    special = [source.id] if label is None else [source.id, label]
     features = source.features or [str(c) for c in frame.columns if c not in special]
     absent = [column for column in [*special, *features] if column not in frame.columns]
     if absent:
@@ -198,9 +238,9 @@ def _from_file(party: str, source: FileData) -> Table:
     repeated = frame.loc[frame[source.id].duplicated(), source.id]
     if len(repeated):
         raise DataError(f"{party}: {name} repeats identifier '{repeated.iloc[0]}'")
-    y = None if source.label is None else _numbers(party, frame, [source.label])[:, 0]
+    y = None if label is None else _numbers(party, frame, [label])[:, 0]
     if y is not None and np.isnan(y).any():
-        raise DataError(f"{party}: label '{source.label}' has {np.isnan(y).sum()} missing value(s)")
+        raise DataError(f"{party}: label '{label}' has {np.isnan(y).sum()} missing value(s)")
     x = _numbers(party, frame, features)
     return Table(frame[source.id].tolist(), features, x, y)
 

@@ -16,6 +16,7 @@ from residue_federated.errors import JobError
 
 __all__ = [
     "FileData",
+    "GeneratedData",
     "Job",
     "Key",
     "Party",
@@ -33,9 +34,24 @@ class SklearnData(Strict):
 
     ``breast_cancer``: FATE's breast_hetero; the guest has the label and columns 20-29, hosts share
     columns 0-19. ``diabetes``: the guest has the label and columns 6-9, hosts share 0-5.
+    ``digits``: the guest has the label, 0 to 9, and columns 32-63, hosts share 0-31.
     """
 
-    sklearn: Literal["breast_cancer", "diabetes"]
+    sklearn: Literal["breast_cancer", "diabetes", "digits"]
+
+
+class GeneratedData(Strict):
+    """Made-up data, each party's part the same wherever it is made.
+
+    ``credit``: a bank's, with a label of two classes; the guest has a fifth of the columns, hosts
+    share the others; `missing` is the share of values that are not there.
+    """
+
+    generated: Literal["credit"]
+    rows: int = Field(default=100_000, ge=2, le=10_000_000)
+    columns: int = Field(default=50, ge=5, le=1000)
+    seed: int = Field(default=0, ge=0)
+    missing: float = Field(default=0.02, ge=0, lt=1)
 
 
 class FileData(Strict):
@@ -59,7 +75,7 @@ class Party(Strict):
     name: Name
     address: str | None = Field(default=None, pattern=r"^[^\s:]+:\d{1,5}$")
     device: str = "auto"
-    data: SklearnData | FileData | None = None
+    data: SklearnData | GeneratedData | FileData | None = None
 
 
 class Key(Strict):
@@ -194,8 +210,9 @@ class Job(Strict):
         devices: dict[str, str] | None = None,
         key_bits: int | None = None,
         rounds: int | None = None,
+        files: dict[str, Path] | None = None,
     ) -> Job:
-        """A copy with another device a party, key width or number of rounds; checked again.
+        """A copy with another device or file a party, key width or rounds; checked again.
 
         rounds: epochs or trees, of each component that has them. A key width of 1024 needs the
         job's own `insecure_allow_1024`.
@@ -207,6 +224,12 @@ class Job(Strict):
             for party in parties:
                 if party["name"] == name:
                     party["device"] = device
+        for name, file in (files or {}).items():
+            if not isinstance(self.party(name).data, FileData):
+                raise JobError(f"{name}'s data is no file that another could take the place of")
+            for party in parties:
+                if party["name"] == name:
+                    party["data"]["file"] = file
         if key_bits is not None:
             data["key"]["bits"] = key_bits
         if rounds is not None:

@@ -19,6 +19,7 @@ from residue_federated._components import runner_of
 from residue_federated._context import Context, Outcome, Progress, Waiting
 from residue_federated._data import Table, load_table
 from residue_federated._jobs import Job
+from residue_federated._models import read_model, write_model, write_predictions
 from residue_federated._transport import Endpoint, Message
 
 __all__ = ["ComponentReport", "PartyReport", "has_checkpoints", "run_party"]
@@ -82,7 +83,7 @@ class PartyReport:
 
 def has_checkpoints(directory: Path) -> bool:
     """Whether a party left something below `directory` from which it can go on."""
-    return any((directory / "states").glob("*/[0-9]*.npz"))
+    return any((directory / "states").rglob("[0-9]*.npz"))
 
 
 def run_party(
@@ -94,11 +95,14 @@ def run_party(
     meet: Callable[[int], Mapping[str, str]],
     directory: Path | None = None,
     backend: Backend | None = None,
+    models: Path | None = None,
     progress: Progress = lambda component, done, total, loss: None,
     observer: Callable[[Message], None] | None = None,
     trace: bool = False,
 ) -> PartyReport:
     """Run one party of `job` to its end, from the last checkpoint that all parties have.
+
+    With `models`, the job's components are not run but applied to other rows.
 
     Args:
         job: the job.
@@ -107,6 +111,8 @@ def run_party(
         listen: ``host:port`` to serve on; port 0 takes a free one.
         meet: gets the port that is served, returns the addresses of all other parties.
         directory: for its checkpoints, tables, shares of models and report; None keeps nothing.
+        models: the party's directory of a finished run of the same job; the guest's predictions
+            are written into `directory`.
         backend: what it computes on; None opens the job's device for it, and closes it in the end.
         progress: called when a component starts its work and after every round.
         observer: sees every message that leaves or is taken.
@@ -116,21 +122,24 @@ def run_party(
         FederatedError: data, peers or the training failed; the peers have been told.
     """
     role = job.role(name)
-    table = None if role == "arbiter" else load_table(job, name)
+    table = None if role == "arbiter" else load_table(job, name, labelled=models is None)
     opened = get_backend(job.party(name).device) if backend is None else None
     backend = backend or opened
     assert backend is not None
     backend.reset_stats()
-    run = _Run(job, name, table, backend, directory, progress, trace)
+    run = _Run(job, name, table, backend, directory, models, progress, trace)
     try:
         with (
             Endpoint(
-                name, job.digest, identity, job.transport, listen=listen, observer=observer
+                name, run.digest, identity, job.transport, listen=listen, observer=observer
             ) as endpoint,
             _telling(endpoint),
         ):
             endpoint.connect(meet(endpoint.port))
-            run.components(endpoint)
+            if models is None:
+                run.components(endpoint)
+            else:
+                run.apply(endpoint)
             return run.report(endpoint)
     finally:
         backend.clear_secrets()
@@ -148,11 +157,14 @@ class _Run:
         table: Table | None,
         backend: Backend,
         directory: Path | None,
+        models: Path | None,
         progress: Progress,
         trace: bool,
     ) -> None:
         self._job, self._name, self._table, self._backend = job, name, table, backend
-        self._directory, self._progress, self._trace = directory, progress, trace
+        self._directory, self._models = directory, models
+        self._progress, self._trace = progress, trace
+        self.digest = job.digest if models is None else f"{job.digest}/predict"
         self._outcomes: dict[str, Outcome] = {}
         self._reports: list[ComponentReport] = []
         self._files: dict[str, str] = {}
@@ -178,6 +190,27 @@ class _Run:
             report.metrics, report.facts = outcome.metrics, outcome.facts
             self._outcomes[name] = outcome
             self._reports.append(report)
+        self._seconds = time.perf_counter() - start
+
+    def apply(self, endpoint: Endpoint) -> None:
+        """Put other rows through the components, by the models of a finished run."""
+        assert self._models is not None
+        start = time.perf_counter()
+        for name, component in self._job.components.items():
+            table, runner = self._input(name), runner_of(component)
+            if hasattr(runner, "apply"):
+                context = self._context(name, endpoint, Checkpoints(None, self.digest))
+                model = {} if table is None else read_model(self._models, self._job, name)
+                outcome: Outcome = runner.apply(context, component, table, model)
+            else:
+                outcome = Outcome(table=table if component.gives_table else None)
+            self._outcomes[name] = outcome
+            self._reports.append(ComponentReport(name, component.type))
+            if outcome.scores is not None and self._directory is not None:
+                assert table is not None
+                columns = runner.predictions(component, outcome.scores)
+                write_predictions(self._directory / f"{name}.csv", table.ids, columns)
+                self._note(f"{name}.csv")
         self._seconds = time.perf_counter() - start
 
     def report(self, endpoint: Endpoint) -> PartyReport:
@@ -251,9 +284,7 @@ class _Run:
             outcome.table.write(self._directory / "tables" / f"{name}.parquet")
             self._note(f"tables/{name}.parquet")
         if outcome.model is not None:
-            head = {"version": 2, "job": self._job.name, "party": self._name, "component": name}
-            kind = {"type": self._job.components[name].type}
-            write_json(self._directory / "models" / f"{name}.json", head | kind | outcome.model)
+            write_model(self._directory, self._job, self._name, name, outcome.model)
             self._note(f"models/{name}.json")
 
     def _load(self, name: str, state: dict[str, Any]) -> Outcome:

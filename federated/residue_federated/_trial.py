@@ -98,8 +98,11 @@ def run_trial(
     *,
     watch: Callable[[Event], None] = lambda event: None,
     trace: bool = False,
+    models: Path | None = None,
 ) -> dict[str, PartyReport]:
     """Run all parties of `job` below `directory`; returns their reports by name.
+
+    With `models`, a run directory of the same job, its models are applied to the job's data.
 
     Parties that have run there before go on from the last checkpoint that all of them have.
     Raises the error of the party that failed first, or `PeerLost` for one that vanished.
@@ -109,7 +112,7 @@ def run_trial(
         for party in job.parties:
             authority.issue(directory / party.name, party.name)
         write_json(directory / "job.json", job.model_dump(mode="json"))
-    children = _Children(job, directory, trace)
+    children = _Children(job, directory, models, trace)
     try:
         return children.run(watch)
     finally:
@@ -137,7 +140,8 @@ def _error(kind: str, message: str) -> ResidueError:
 
 
 class _Children:
-    def __init__(self, job: Job, directory: Path, trace: bool) -> None:
+    def __init__(self, job: Job, directory: Path, models: Path | None, trace: bool) -> None:
+        self._models = models
         self._events: queue.Queue[Event] = queue.Queue()
         self._readers: list[threading.Thread] = []
         self._processes = {
@@ -150,6 +154,8 @@ class _Children:
         command += ["--job", str(directory / "job.json"), "--party", party]
         command += ["--certificates", str(directory / party), "--out", str(directory / party)]
         command += ["--listen", "127.0.0.1:0", "--events", "--resume"]
+        if self._models is not None:
+            command += ["--predict", str(self._models / party)]
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [*command, "--trace"] if trace else command,
             stdin=subprocess.PIPE,

@@ -6,6 +6,7 @@
      +- JobError               the job file is malformed or contradicts itself
      +- DataError              missing values, wrong label, rows that do not match
      +- CheckpointError        a checkpoint is damaged, or of another job
+     +- ModelError             a share of a model cannot be read, or is another job's
      +- CertificateError       a certificate or key is missing, unreadable or of another party
      +- TransportError
      |   +- PeerRefused        a party is not who it should be, or does not accept us
@@ -28,6 +29,7 @@ __all__ = [
     "FederatedError",
     "JobError",
     "MessageTooLarge",
+    "ModelError",
     "PeerFailed",
     "PeerLost",
     "PeerRefused",
@@ -46,6 +48,10 @@ class DataError(FederatedError):
 
 class CheckpointError(FederatedError):
     """A checkpoint is damaged, or belongs to another job."""
+
+
+class ModelError(FederatedError):
+    """A share of a model cannot be read, or was made by another job."""
 
 
 class CertificateError(FederatedError):

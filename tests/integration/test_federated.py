@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +12,13 @@ import pytest
 
 import residue
 from residue_federated import (
-    Identity,
     Job,
-    PartyReport,
     TrialAuthority,
     load_job,
-    run_party,
 )
 from residue_federated._components import runner_of
 from residue_federated._context import Line, Twin
 from residue_federated._data import load_table
-from residue_federated._transport import Message
 from residue_federated.errors import (
     DataError,
     Diverged,
@@ -35,21 +28,13 @@ from residue_federated.errors import (
     ProtocolError,
 )
 from residue_federated.proto import v1
+from tests.integration.parties import run_all
 
 ROWS = 60
 KEY = {"bits": 1024, "insecure_allow_1024": True}
 
 
-@dataclass
-class Run:
-    """What all parties of a job ended with."""
-
-    reports: dict[str, PartyReport] = field(default_factory=dict)
-    errors: dict[str, residue.ResidueError] = field(default_factory=dict)
-    messages: list[Message] = field(default_factory=list)
-
-
-def write_data(directory: Path, hosts: int, *, classes: bool) -> None:
+def write_data(directory: Path, hosts: int, algorithm: str) -> None:
     """A small table with a signal in every party's columns, one file a party."""
     rng = np.random.default_rng(7)
     ids = [f"r{i:03d}" for i in range(ROWS)]
@@ -61,12 +46,16 @@ def write_data(directory: Path, hosts: int, *, classes: bool) -> None:
     for name, part in parts.items():
         frame = pd.DataFrame(part, columns=["a", "b", "c"]).assign(id=ids)
         if name == "guest":
-            frame["y"] = (y > 0).astype(int) if classes else 50 + 10 * y
+            frame["y"] = {
+                "logistic_regression": (y > 0).astype(int),
+                "linear_regression": 50 + 10 * y,
+                "poisson_regression": rng.poisson(np.exp(0.4 * signal)),
+            }[algorithm]
         frame.sample(frac=1, random_state=len(name)).to_csv(directory / f"{name}.csv", index=False)
 
 
 def make_job(directory: Path, algorithm: str, hosts: int = 1, **changes: Any) -> Job:
-    write_data(directory, hosts, classes=algorithm == "logistic_regression")
+    write_data(directory, hosts, algorithm)
     training = {"epochs": 3, "optimiser": {"learning_rate": 0.3}} | changes.pop("training", {})
     linear = algorithm == "linear_regression"
     components = {
@@ -87,49 +76,6 @@ def make_job(directory: Path, algorithm: str, hosts: int = 1, **changes: Any) ->
         }
         | changes
     )
-
-
-def run_all(
-    job: Job, directory: Path, identities: dict[str, Identity] | None = None, **changed: Job
-) -> Run:
-    """Run every party in a thread; `changed` gives a party a job of its own."""
-    authority, run = TrialAuthority(), Run()
-    ports: dict[str, int] = {}
-    met = threading.Barrier(len(job.parties), timeout=60)
-    backend = residue.get_backend("cpu")
-
-    def observe(message: Message) -> None:
-        if message.party == message.sender:
-            run.messages.append(message)
-
-    def one(name: str) -> None:
-        def meet(port: int) -> dict[str, str]:
-            ports[name] = port
-            met.wait()
-            return {other: f"127.0.0.1:{port}" for other, port in ports.items() if other != name}
-
-        identity = (identities or {}).get(name) or authority.issue(directory / name, name)
-        try:
-            run.reports[name] = run_party(
-                changed.get(name, job),
-                name,
-                identity,
-                listen="127.0.0.1:0",
-                meet=meet,
-                backend=backend,
-                directory=directory / name,
-                observer=observe,
-                trace=True,
-            )
-        except residue.ResidueError as error:
-            run.errors[name] = error
-            met.abort()
-        except threading.BrokenBarrierError:
-            return
-
-    with ThreadPoolExecutor(len(job.parties)) as pool:
-        list(pool.map(one, [party.name for party in job.parties]))
-    return run
 
 
 def model_of(directory: Path, party: str) -> dict[str, Any]:
@@ -158,6 +104,9 @@ def twin_of(job: Job) -> Twin:
         ),
         ("linear_regression", 3, {"optimiser": {"learning_rate": 0.1, "momentum": 0.5}}),
         ("logistic_regression", 1, {"intercept": False, "batch_size": 30}),
+        ("poisson_regression", 1, {"l2": 0.05}),
+        ("poisson_regression", 3, {"batch_size": 25, "shuffle_seed": 1, "intercept": False}),
+        ("poisson_regression", 2, {"batch_size": 30}),
     ],
 )
 def test_jobs_equal_their_plaintext_twin(
@@ -265,6 +214,20 @@ def test_bad_data_ends_every_party_before_training(
         for error in run.errors.values()
     )
     assert not any(m.tag.startswith(("train/u", "train/d", "train/g")) for m in run.messages)
+
+
+@pytest.mark.parametrize("label", [-1.0, 64.0])
+def test_labels_that_poisson_regression_cannot_take(tmp_path: Path, label: float) -> None:
+    job = make_job(tmp_path, "poisson_regression")
+    path = tmp_path / "guest.csv"
+    frame = pd.read_csv(path)
+    frame.assign(y=[label, *frame["y"][1:]]).to_csv(path, index=False)
+    run = run_all(job, tmp_path)
+    assert run.reports == {}
+    assert isinstance(run.errors["guest"], DataError)
+    assert "guest: the labels of Poisson regression must be from 0 to below 64" in str(
+        run.errors["guest"]
+    )
 
 
 @pytest.mark.parametrize("fault", ["other key", "not coprime", "wrong shape", "garbage"])

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,15 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from residue_federated import PartyReport, load_job, run_trial
+from residue_federated import Job, PartyReport, load_job, run_trial
 from residue_federated._cli import app
+from residue_federated._models import read_model, write_model
 from residue_federated._results import compare_gradients
 from residue_federated._trial import Event, new_run_directory
-from residue_federated.errors import FederatedError, JobError, PeerLost
+from residue_federated.errors import FederatedError, JobError, ModelError, PeerLost
 
 runner = CliRunner()
+PARTIES = ("guest", "host")
 
 
 @pytest.fixture
@@ -74,7 +79,8 @@ def test_run_ends_with_one_json_object_and_whole_files(job_file: Path, tmp_path:
     for party in ("guest", "host"):
         for file, digest in result["parties"][party]["files"].items():
             assert hashlib.sha256((out / party / file).read_bytes()).hexdigest() == digest
-    assert set(result["parties"]["host"]["files"]) == {"tables/scale.parquet", "models/train.json"}
+    files = {"tables/scale.parquet", "models/scale.json", "models/train.json"}
+    assert set(result["parties"]["host"]["files"]) == files
     assert {"operation", "device", "calls", "elements", "ring_utilisation", "host_seconds"} <= (
         result["operations"][0].keys()
     )
@@ -144,6 +150,106 @@ def test_after_kill_and_resume_the_models_are_those_of_an_undisturbed_run(
     assert 1 <= timed["train"] <= 6 - after + 1
 
 
+def run_killed(job: Job, out: Path, party: str, delay: float) -> tuple[bool, float]:
+    """Kill a party a while after training starts: whether that ended the run, and how long it was.
+
+    The length is from the guest's first progress to its end.
+    """
+    processes: dict[str, int] = {}
+    times: list[float] = []
+    timer = threading.Timer(delay, lambda: os.kill(processes[party], signal.SIGKILL))
+
+    def watch(event: Event) -> None:
+        if event.kind == "listening":
+            processes[event.party] = event.content["pid"]
+        if event.kind in ("round", "done") and event.party == "guest":
+            if not times:
+                timer.start()
+            times.append(time.monotonic())
+
+    try:
+        with new_run_directory(out) as directory:
+            run_trial(job, directory, watch=watch)
+    except FederatedError:
+        return True, times[-1] - times[0]
+    finally:
+        timer.cancel()
+    return False, times[-1] - times[0]
+
+
+@pytest.mark.full
+def test_ten_random_kills_change_no_bit_of_the_models(job_file: Path, tmp_path: Path) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    job = load_job(job_file).replace(rounds=30)
+    _, length = run_killed(job, tmp_path / "whole", "host", 3600.0)
+    kills = resumed = 0
+    for number in range(40):
+        out, party = tmp_path / f"run{number}", rng.choice([p.name for p in job.parties])
+        delay = rng.uniform(0, length)
+        killed, _ = run_killed(job, out, party, delay)
+        kills += killed
+        if (partial := out.with_name(out.name + ".partial")).exists():
+            runner.invoke(app, ["resume", str(partial), "--json"], catch_exceptions=False)
+            resumed += 1
+        elif killed:  # before the first checkpoint
+            run_killed(job, out, party, 3600.0)
+        for name in ("guest", "host"):
+            one, two = (tmp_path / run / name / "models" / "train.json" for run in ("whole", out))
+            assert one.read_bytes() == two.read_bytes(), (party, delay)
+        if kills == 10:
+            break
+    print(f"{kills} kills, {resumed} runs resumed")
+    assert kills == 10
+    assert resumed >= 5
+
+
+def test_predictions_of_new_rows_are_those_of_the_model(job_file: Path, tmp_path: Path) -> None:
+    out, scored = tmp_path / "run", tmp_path / "scored"
+    runner.invoke(app, ["run", str(job_file), "--out", str(out)], catch_exceptions=False)
+    rng = np.random.default_rng(9)
+    x = rng.normal(size=(7, 4))
+    ids = [f"n{i}" for i in range(7)]
+    pd.DataFrame({"a": x[:, 0], "id": ids}).to_csv(tmp_path / "g2.csv", index=False)
+    host = pd.DataFrame(x[:, :0:-1], columns=["d", "c", "b"]).assign(id=ids)
+    host.to_csv(tmp_path / "h2.csv", index=False)
+    files = f"guest={tmp_path / 'g2.csv'},host={tmp_path / 'h2.csv'}"
+    arguments = ["predict", str(out), "--data", files, "--out", str(scored), "--json"]
+    done = runner.invoke(app, arguments, catch_exceptions=False)
+    assert json.loads(done.stdout) == {"rows": 7, "files": [str(scored / "guest" / "train.csv")]}
+    shares = [json.loads((out / p / "models" / "train.json").read_text()) for p in PARTIES]
+    expected = np.full(7, shares[0]["intercept"])
+    for share, part in zip(shares, (x[:, :1], x[:, 1:]), strict=True):
+        mean, deviation = (np.array(share["scaling"][k]) for k in ("mean", "deviation"))
+        expected += (part - mean) / deviation @ np.array(share["weights"])
+    table = pd.read_csv(scored / "guest" / "train.csv")
+    assert table["id"].tolist() == ids
+    np.testing.assert_allclose(table["score"], expected, rtol=1e-12)
+    np.testing.assert_allclose(table["probability"], 1 / (1 + np.exp(-expected)), rtol=1e-12)
+    assert not list((scored / "host").glob("*.csv"))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"job": "0"}, "was made by another job"),
+        ({"version": 1}, "has version 1, expected 2"),
+        (None, "is no share of a model"),
+    ],
+)
+def test_unusable_models(
+    job_file: Path, tmp_path: Path, change: dict[str, Any] | None, expected: str
+) -> None:
+    job = load_job(job_file)
+    write_model(tmp_path, job, "host", "train", {"weights": []})
+    path = tmp_path / "models" / "train.json"
+    content = json.loads(path.read_text())
+    path.write_text("{" if change is None else json.dumps(content | change))
+    with pytest.raises(ModelError, match=expected):
+        read_model(tmp_path, job, "train")
+
+
 def test_only_undone_runs_are_resumed(tmp_path: Path) -> None:
     (tmp_path / "x.partial").mkdir()
     for path in (tmp_path, tmp_path / "x.partial", tmp_path / "none.partial"):
@@ -185,6 +291,14 @@ def test_check_reads_job_and_data(job_file: Path) -> None:
     assert "1024-bit key" in shown.stdout
     as_json = runner.invoke(app, ["check", str(job_file), "--json"], catch_exceptions=False)
     assert json.loads(as_json.stdout)["digest"] == load_job(job_file).digest
+
+
+def test_the_schema_knows_every_field_of_a_job() -> None:
+    shown = runner.invoke(app, ["schema"], catch_exceptions=False)
+    schema = json.loads(shown.stdout)
+    assert set(schema["properties"]) == set(Job.model_fields)
+    assert "epochs" in schema["$defs"]["LinearConfig"]["properties"]
+    assert not schema["additionalProperties"]
 
 
 def test_certs_and_a_party_without_addresses(job_file: Path, tmp_path: Path) -> None:

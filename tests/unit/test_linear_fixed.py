@@ -57,7 +57,7 @@ def test_loss_coefficients() -> None:
 def test_slots_carry_the_largest_sums(key_bits: int, gradients: int) -> None:
     rows, parties = 569, 3
     slots = Slots.plan(
-        PRECISION, key_bits=key_bits, rows=rows, parties=parties, gradients=gradients
+        PRECISION, key_bits=key_bits, rows=rows, magnitude=parties << 22, gradients=gradients
     )
     assert slots.count * slots.width <= key_bits - 136
     largest = rows * parties * 2 ** (16 + 6) * (2**11 - 1)
@@ -74,7 +74,7 @@ def test_slots_carry_the_largest_sums(key_bits: int, gradients: int) -> None:
 
 def test_packing_gives_way_to_short_keys() -> None:
     precision = Precision(pack=16, feature_bits=24, residual_bits=32, integer_bits=16)
-    slots = Slots.plan(precision, key_bits=1024, rows=10**6, parties=4, gradients=40)
+    slots = Slots.plan(precision, key_bits=1024, rows=10**6, magnitude=4 << 48, gradients=40)
     assert 1 < slots.count < 16
     assert slots.count * slots.groups >= 40
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from residue_federated._context import Context, Outcome
+from residue_federated._context import Context, Model, Outcome
 from residue_federated._data import Table
 from residue_federated.features._config import StandardiseConfig
 
-__all__ = ["run"]
+__all__ = ["apply", "run"]
 
 
 def run(context: Context, config: StandardiseConfig, table: Table | None) -> Outcome:
@@ -14,4 +14,14 @@ def run(context: Context, config: StandardiseConfig, table: Table | None) -> Out
     context.restored()
     if table is None:
         return Outcome()
-    return Outcome(table=table.standardised(target=config.target))
+    scaled = table.standardised(target=config.target)
+    return Outcome(table=scaled, model={"columns": scaled.columns, **scaled.scalings()})
+
+
+def apply(
+    context: Context, config: StandardiseConfig, table: Table | None, model: Model
+) -> Outcome:
+    """Scale other rows as the first were."""
+    if table is None:
+        return Outcome()
+    return Outcome(table=table.with_columns(context.party, model["columns"]).scaled_by(model))

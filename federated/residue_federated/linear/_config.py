@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from residue_federated._schema import ComponentConfig, Positive, Strict
 
@@ -40,12 +40,20 @@ class Precision(Strict):
 
 
 class LinearConfig(ComponentConfig):
-    """A vertical linear model, trained by gradients. ``batch_size: null`` is full batch."""
+    """A vertical linear model, trained by gradients. ``batch_size: null`` is full batch.
+
+    one_vs_rest: logistic regression of a label of several classes 0, 1, ...: a model for each class
+    against all others, one after the other.
+
+    Poisson regression takes labels from 0 to below ``2**precision.integer_bits``, and the factor
+    ``exp(u)`` of each party must stay below that bound too.
+    """
 
     needs_arbiter: ClassVar[bool] = True
     trains: ClassVar[bool] = True
 
-    type: Literal["logistic_regression", "linear_regression"]
+    type: Literal["logistic_regression", "linear_regression", "poisson_regression"]
+    one_vs_rest: bool = False
     epochs: int = Field(default=10, ge=1, le=100_000)
     batch_size: int | None = Field(default=None, ge=2)
     shuffle_seed: int | None = Field(default=None, ge=0)
@@ -54,6 +62,12 @@ class LinearConfig(ComponentConfig):
     intercept: bool = True
     early_stop: EarlyStop | None = None
     precision: Precision = Precision()
+
+    @model_validator(mode="after")
+    def _one_label(self) -> Self:
+        if self.one_vs_rest and self.type != "logistic_regression":
+            raise ValueError("one_vs_rest is for logistic_regression")
+        return self
 
     @property
     def most_rounds(self) -> int:

@@ -84,7 +84,7 @@ def loss_coefficients(
 class Slots:
     """Several gradients in one plaintext: gradient ``t * groups + g`` is slot t of plaintext g.
 
-    width: bits a slot, enough for the sum over `rows` rows of residuals of `parties` parties.
+    width: bits a slot, enough for the sum over `rows` rows of residuals up to `magnitude`.
     count: slots a plaintext; groups: plaintexts; gradients: how many there are in all.
     """
 
@@ -95,17 +95,15 @@ class Slots:
 
     @classmethod
     def plan(
-        cls, precision: Precision, *, key_bits: int, rows: int, parties: int, gradients: int
+        cls, precision: Precision, *, key_bits: int, rows: int, magnitude: int, gradients: int
     ) -> Slots:
         """The packing that the job's precision asks for, less where the key is too short for it.
 
         At least 128 bits of the plaintext space stay free, so a mask hides the rest but for a
         statistical distance below 2**-120.
         """
-        magnitude = rows * parties << (
-            precision.residual_bits + precision.integer_bits + precision.feature_bits - 1
-        )
-        width = magnitude.bit_length() + 1
+        largest = rows * magnitude << (precision.feature_bits - 1)
+        width = largest.bit_length() + 1
         count = max(1, min(precision.pack, gradients, (key_bits - 136) // width))
         return cls(width, count, -(-gradients // count), gradients)
 

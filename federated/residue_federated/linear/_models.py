@@ -94,7 +94,7 @@ def label_of(config: LinearConfig, party: str, y: NDArray[np.float64]) -> NDArra
 
     Raises `DataError` for labels that the model does not know.
     """
-    if config.type == "linear_regression":
+    if config.type != "logistic_regression":
         return y
     kinds = set(np.unique(y).tolist())
     if kinds not in ({0.0, 1.0}, {-1.0, 1.0}):
@@ -113,10 +113,18 @@ def stops(config: LinearConfig, losses: list[float]) -> bool:
 def metrics(
     config: LinearConfig, y: NDArray[np.float64], u: NDArray[np.float64]
 ) -> dict[str, float]:
-    """Quality on the training rows; y and u in the label's own units."""
+    """Quality on the training rows; y and u in the label's own units, u on the scale of links."""
     if config.type == "linear_regression":
         square = float(np.mean((y - u) ** 2))
         return {"rmse": math.sqrt(square), "r2": 1.0 - square / float(np.var(y))}
+    if config.type == "poisson_regression":
+        from sklearn.metrics import d2_tweedie_score, mean_poisson_deviance
+
+        mean = np.exp(u)
+        return {
+            "poisson_deviance": float(mean_poisson_deviance(y, mean)),
+            "d2": float(d2_tweedie_score(y, mean, power=1)),
+        }
     from sklearn.metrics import roc_auc_score
 
     return {

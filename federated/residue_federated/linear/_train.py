@@ -1,17 +1,13 @@
-"""Vertical linear and logistic regression by the masked four-step flow.
+"""Vertical linear, logistic and Poisson regression by the masked four-step flow.
 
 Each batch, with ``[x]`` for x under the arbiter's key:
 
-1. every host sends ``[u]``, its share of the residuals, to the guest;
-2. the guest adds them to its own share and sends the residuals ``[d]`` to every host;
+1. hosts and guest form the residuals ``[d]`` at the guest (`residue_federated.linear._schemes`);
+2. the guest sends ``[d]`` to every host;
 3. guest and hosts compute ``[g] = [d] @ X``, pack it, add a secret mask and send it to the arbiter;
-   every host sends the guest its share of the loss, ``[g] @ w``; the guest sends the arbiter the
-   sum of all shares, which is ``[sum of d**2]``;
+   every host sends the guest its share of the loss, the guest sends the arbiter the sum of all;
 4. the arbiter decrypts, returns each its masked gradients, and after the last batch of an epoch
    decides on the loss whether to stop.
-
-The label enters as one more column of the guest with a weight that is never trained, so residuals
-and loss need no case of their own for it.
 """
 
 from __future__ import annotations
@@ -32,19 +28,15 @@ from residue_federated._context import Context, Outcome, Spec
 from residue_federated._data import Table
 from residue_federated.errors import Diverged, ProtocolError
 from residue_federated.linear._config import LinearConfig
-from residue_federated.linear._fixed import (
-    LOSS_BITS,
-    Slots,
-    draw_masks,
-    encode_residual_share,
-    loss_coefficients,
-    quantise,
-)
+from residue_federated.linear._fixed import Slots, draw_masks, quantise
 from residue_federated.linear._models import Objective, Updater, batches, label_of, metrics, stops
+from residue_federated.linear._one_vs_rest import run_one_vs_rest
+from residue_federated.linear._predict import apply, predictions
+from residue_federated.linear._schemes import Poisson, Quadratic, ResidualFormat, Scheme
 from residue_federated.linear._twin import twin
 from residue_federated.proto import v1
 
-__all__ = ["run", "twin"]
+__all__ = ["apply", "predictions", "run", "twin"]
 
 
 def run(context: Context, config: LinearConfig, table: Table | None) -> Outcome:
@@ -53,6 +45,12 @@ def run(context: Context, config: LinearConfig, table: Table | None) -> Outcome:
     Raises `DataError` before anything is encrypted if a host's rows are not the guest's, values are
     missing or the label is not what the model takes; `Diverged` if training leaves its range.
     """
+    if config.one_vs_rest:
+        return run_one_vs_rest(context, config, table, _run_once)
+    return _run_once(context, config, table)
+
+
+def _run_once(context: Context, config: LinearConfig, table: Table | None) -> Outcome:
     if table is None:
         return _Arbiter(context, config).train()
     table.require_complete(context.party)
@@ -82,21 +80,25 @@ class _Side:
         self.config = config
         self.line = context.line
         self.table = table
-        self.objective = Objective.of(config)
-        columns, weights, penalised = [table.x], [0.0] * table.x.shape[1], table.x.shape[1]
-        if table.y is not None:
-            if config.intercept:
-                columns.append(np.ones((len(table.ids), 1)))
-                weights.append(0.0)
-            columns.append(label_of(config, context.party, table.y)[:, None])
-            weights.append(self.objective.y_factor / self.objective.u_factor)
+        self.label = None if table.y is None else label_of(config, context.party, table.y)
+        self.penalised = table.x.shape[1]
+        columns = [table.x]
+        if self.label is not None and config.intercept:
+            columns.append(np.ones((len(table.ids), 1)))
+        self.trained = self.penalised + len(columns) - 1
+        weights = np.zeros(self.trained)
+        poisson = config.type == "poisson_regression"
+        if self.label is not None and not poisson:
+            columns.append(self.label[:, None])
+            objective = Objective.of(config)
+            weights = np.append(weights, objective.y_factor / objective.u_factor)
         self.x = np.concatenate(columns, axis=1)
-        self.weights = np.array(weights)
-        self.trained = len(weights) - (table.y is not None)
-        self.penalised = penalised
+        self.weights = weights
+        self.format = ResidualFormat.of(config, 1 + len(context.hosts))
         self.columns = quantise(self.x, config.precision.feature_bits)
         self.updater = Updater(config.optimiser, self.trained)
         self.gradients: list[list[int]] = []
+        self.scheme: Scheme = Poisson(self) if poisson else Quadratic(self)
 
     def begin(self) -> tuple[int, dict[str, Any]]:
         """Meet the others: same rows, where to go on, the key. Returns epochs done and the state.
@@ -109,6 +111,7 @@ class _Side:
         shape = np.array([len(self.x), self.trained])
         self.line.send_record(self.context.arbiter, "shape", shape=shape)
         self.key = self.line.receive_key(self.context.arbiter, self.context.job.key.bits)
+        self.scheme.begin()
         if done:
             self.weights[: self.trained] = state["weights"]
             self.updater.restore(state["mean"], state["square"], state["steps"])
@@ -118,22 +121,6 @@ class _Side:
         """A checkpoint after `done` epochs."""
         state = {"weights": self.weights[: self.trained], **self.updater.state, **more}
         self.context.checkpoint(done, state)
-
-    def residual_share(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """This party's share of the residuals of `rows`, fixed point."""
-        share = self.objective.u_factor * self.x[rows] @ self.weights
-        return encode_residual_share(share, self.config.precision)
-
-    def gradients_and_loss(
-        self, d: residue.CiphertextArray, rows: NDArray[np.int64]
-    ) -> tuple[residue.CiphertextArray, residue.CiphertextArray]:
-        """``[g]`` of the trained columns, and the share of the loss."""
-        g = d @ self.columns.q[rows]
-        coefficients = loss_coefficients(self.objective.u_factor * self.weights, self.columns.scale)
-        penalty = self.config.l2 / 2 * float(np.sum(self.weights[: self.penalised] ** 2))
-        unit = 2.0 ** (self.config.precision.residual_bits + LOSS_BITS)
-        constant = round(penalty * len(rows) / self.objective.square_factor * unit)
-        return g[: self.trained], (g @ coefficients[:, None]) + constant
 
     def masked(
         self, g: residue.CiphertextArray, slots: Slots
@@ -160,7 +147,7 @@ class _Side:
         """One step with unmasked gradients."""
         if self.context.trace:
             self.gradients.append(gradients)
-        unit = 2.0**self.config.precision.residual_bits * rows
+        unit = 2.0**self.format.fraction * rows
         gradient = np.array([float(g) for g in gradients]) / self.columns.scale[: self.trained]
         gradient /= unit
         gradient[: self.penalised] += self.config.l2 * self.weights[: self.penalised]
@@ -233,12 +220,11 @@ class _Guest(_Side):
         line, hosts, arbiter = self.line, self.context.hosts, self.context.arbiter
         assert arbiter is not None
         tag, rows, key = batch.tag, batch.rows, self.key
-        idle = line.precompute(key, len(rows) + batch.others)
-        shares = [line.receive(h, f"u/{tag}", key, (len(rows),), idle=idle)[0] for h in hosts]
-        d = sum(shares[1:], shares[0]) + self.residual_share(rows)
+        d = self.scheme.residuals(tag, rows, len(rows) + batch.others)
         line.broadcast(hosts, f"d/{tag}", d)
-        g, loss = self.gradients_and_loss(d, rows)
-        masked, masks = self.masked(g, batch.slots)
+        g = d @ self.columns.q[rows]
+        loss = self.scheme.loss(d, g, rows)
+        masked, masks = self.masked(g[: self.trained], batch.slots)
         idle = line.precompute(key, batch.others + batch.later)
         for host in hosts:
             loss = loss + line.receive(host, f"loss/{tag}", key, (1,), idle=idle)[0]
@@ -264,11 +250,11 @@ class _Host(_Side):
         while not stop:
             for batch in self.batches(epoch):
                 tag, rows, key = batch.tag, batch.rows, self.key
-                line.send(guest, f"u/{tag}", key.encrypt(self.residual_share(rows)))
+                self.scheme.share(tag, rows)
                 idle = line.precompute(key, batch.others + batch.later)
                 (d,) = line.receive(guest, f"d/{tag}", key, (len(rows),), idle=idle)
-                g, loss = self.gradients_and_loss(d, rows)
-                line.send(guest, f"loss/{tag}", loss)
+                g = d @ self.columns.q[rows]
+                line.send(guest, f"loss/{tag}", self.scheme.loss(d, g, rows))
                 masked, masks = self.masked(g, batch.slots)
                 line.send(arbiter, f"g/{tag}", masked)
                 idle = line.precompute(key, batch.later)
@@ -292,7 +278,7 @@ class _Arbiter:
     def __init__(self, context: Context, config: LinearConfig) -> None:
         self.context = context
         self.config = config
-        self.objective = Objective.of(config)
+        self.format = ResidualFormat.of(config, 1 + len(context.hosts))
 
     def train(self) -> Outcome:
         """All epochs."""
@@ -358,9 +344,12 @@ class _Arbiter:
             packed += context.line.receive(peer, tag, secret.public_key, *shapes)
         plain = _decrypt_together(secret, packed)
         answers = {context.guest: plain.pop(0)}
-        square = plain.pop(0)[0] / 2.0 ** (self.config.precision.residual_bits + LOSS_BITS)
+        loss = plain.pop(0)[0] / 2.0**self.format.loss
         answers |= dict(zip(context.hosts, plain, strict=True))
-        return answers, self.objective.offset * rows + self.objective.square_factor * square
+        if self.config.type == "poisson_regression":
+            return answers, loss
+        objective = Objective.of(self.config)
+        return answers, objective.offset * rows + objective.square_factor * loss
 
 
 _MOST_ROWS = 1 << 31
@@ -388,6 +377,6 @@ def _slots(
         config.precision,
         key_bits=key.bits,
         rows=rows,
-        parties=1 + len(context.hosts),
+        magnitude=ResidualFormat.of(config, 1 + len(context.hosts)).magnitude,
         gradients=gradients,
     )

@@ -1,0 +1,273 @@
+"""The component ``bin``: quantile bins of every party's columns, weighed by the guest's label.
+
+1. The guest makes a key pair and sends the public half, then ``[y]``, y = 1 for positive rows, in
+   blocks of rows.
+2. A host adds up ``[y]`` by (column, bin), in an order of bins that only it knows, and returns the
+   sums, packed, with the number of rows of each bin.
+3. The guest decrypts, computes WOE and IV, and sends the host its IVs and, where the job asks for
+   them, the WOEs.
+
+Counts are integers, so WOE and IV are those of the same bins in the clear, bit by bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import secrets
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import residue
+from residue.errors import EncodingOverflow
+from residue_federated._context import Context, Model, Outcome, Spec
+from residue_federated._data import Table
+from residue_federated.errors import DataError, ProtocolError
+from residue_federated.features._bins import Bins, Evidence
+from residue_federated.features._blocks import BOUND_STEP, blocks
+from residue_federated.features._config import BinConfig
+from residue_federated.features._keys import guest_key
+from residue_federated.features._packing import SumSlots
+
+__all__ = ["apply", "run"]
+
+_BLOCK = 1 << 14
+"""Rows of ``[y]`` in a message: one is added up while the next is encrypted."""
+
+
+def run(context: Context, config: BinConfig, table: Table | None) -> Outcome:
+    """This party's bins, and its columns as WOE where the job says so.
+
+    The model holds ``columns``: a column's name, cuts, whether a bin of missing values follows, IV,
+    and the WOE of each bin where this party knows it.
+
+    Raises:
+        DataError: the parties' rows differ, the label is not of two kinds, or a column is empty.
+        ProtocolError: a peer sent counts or weights that cannot be.
+    """
+    context.restored()
+    if table is None:
+        return Outcome()
+    context.agree_on_rows(table)
+    context.progress(0, 1)
+    empty = [
+        n for n, gone in zip(table.columns, np.isnan(table.x).all(axis=0), strict=True) if gone
+    ]
+    if empty:
+        raise DataError(f"{context.party}: column '{empty[0]}' has no value: drop it first")
+    bins = Bins.of(table.x, config.bins)
+    codes = bins.codes(table.x)
+    outcome = (_guest if context.role == "guest" else _host)(context, config, table, bins, codes)
+    context.progress(1, 1)
+    return outcome
+
+
+def apply(context: Context, config: BinConfig, table: Table | None, model: Model) -> Outcome:
+    """Put the WOEs of the bins that were found in place of other rows' values.
+
+    Raises `DataError` if a value is missing in a column that had no bin for it.
+    """
+    if table is None:
+        return Outcome()
+    columns = model["columns"]
+    table = table.with_columns(context.party, [column["name"] for column in columns])
+    if config.transform is None:
+        return Outcome(table=table)
+    gaps = [column["name"] for column in columns if not column["missing"]]
+    table.with_columns(context.party, gaps).require_complete(context.party)
+    bins = Bins(
+        [np.array(column["cuts"]) for column in columns],
+        np.array([column["missing"] for column in columns]),
+    )
+    woe = np.concatenate([column["woe"] for column in columns])
+    return Outcome(table=replace(table, x=woe[bins.codes(table.x)], x_scaling=None))
+
+
+def _outcome(
+    config: BinConfig,
+    table: Table,
+    bins: Bins,
+    codes: NDArray[np.int64],
+    iv: NDArray[np.float64],
+    woe: NDArray[np.float64] | None,
+) -> Outcome:
+    """What guest and host end with alike."""
+    if config.transform is not None and woe is not None:
+        table = replace(table, x=woe[codes], x_scaling=None)
+    return Outcome(table=table, model={"columns": _columns(table.columns, bins, iv, woe)}, rounds=1)
+
+
+def _columns(
+    names: list[str], bins: Bins, iv: NDArray[np.float64], woe: NDArray[np.float64] | None
+) -> list[dict[str, Any]]:
+    starts = bins.starts.tolist()
+    return [
+        {
+            "name": name,
+            "cuts": cuts.tolist(),
+            "missing": missing,
+            "iv": value,
+            "woe": None if woe is None else woe[start:end].tolist(),
+        }
+        for name, cuts, missing, value, start, end in zip(
+            names,
+            bins.cuts,
+            bins.missing.tolist(),
+            iv.tolist(),
+            starts[:-1],
+            starts[1:],
+            strict=True,
+        )
+    ]
+
+
+# --- guest ----------------------------------------------------------------------------------------
+
+
+def _guest(
+    context: Context, config: BinConfig, table: Table, bins: Bins, codes: NDArray[np.int64]
+) -> Outcome:
+    """Sends labels, weighs its own bins and those of every host; IVs of all are its facts."""
+    line, positive, size = context.line, _positive(table), int(bins.starts[-1])
+    totals = int(positive.sum()), int((~positive).sum())
+    public, secret = guest_key(context)
+    for number, rows in enumerate(blocks(len(positive))):
+        block = public.encrypt(positive[rows].astype(np.int64))
+        line.broadcast(context.hosts, f"y/{number}", block)
+    counts = np.bincount(codes.ravel(), minlength=size)
+    positives = np.bincount(codes[positive].ravel(), minlength=size)
+    own = Evidence.of(positives, counts, bins.sizes, totals)
+    outcome = _outcome(config, table, bins, codes, own.iv, own.woe)
+    ivs: dict[str, Any] = {context.party: dict(zip(table.columns, own.iv.tolist(), strict=True))}
+    for host in context.hosts:
+        sizes, theirs = _counts_of(context, config, host, len(positive))
+        slots = SumSlots.plan(public, len(positive), theirs.size)
+        (packed,) = line.receive(host, "sums", public, (slots.groups,))
+        sums = _decrypted(secret, host, packed)
+        evidence = _weighed(host, slots.unpack(sums), theirs, sizes, totals)
+        answer = {"iv": evidence.iv}
+        if config.transform is not None:
+            answer["woe"] = evidence.woe
+        line.send_record(host, "weights", **answer)
+        ivs[host] = evidence.iv.tolist()
+        if context.trace:
+            columns = np.repeat(np.arange(sizes.size), sizes)
+            order = np.lexsort((evidence.positives, columns))
+            outcome.trace.append(evidence.positives[order].tolist())
+    outcome.facts = {"iv": ivs, "positives": totals[0], "negatives": totals[1]}
+    return outcome
+
+
+def _decrypted(secret: residue.PrivateKey, host: str, packed: residue.CiphertextArray) -> list[int]:
+    try:
+        return list(secret.decrypt(packed, dtype=object))
+    except EncodingOverflow as error:
+        raise ProtocolError(f"{host} sent sums out of range") from error
+
+
+def _positive(table: Table) -> NDArray[np.bool_]:
+    """``(rows,) bool``: the larger of two labels."""
+    assert table.y is not None
+    kinds = np.unique(table.y)
+    if kinds.size != 2:
+        raise DataError(f"bins are weighed by a label of two kinds, not of {kinds.size}")
+    return np.asarray(table.y == kinds[1])
+
+
+def _counts_of(
+    context: Context, config: BinConfig, host: str, rows: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Bins of each of a host's columns, and rows of each bin: checked."""
+    spec = Spec(np.int64, (None,))
+    record = context.line.receive_record(host, "bins", sizes=spec, counts=spec)
+    sizes, counts = record["sizes"], record["counts"]
+    if not sizes.size or not np.all((sizes >= 1) & (sizes <= config.bins + 1)):
+        raise ProtocolError(f"{host} sent impossible numbers of bins")
+    if counts.size != sizes.sum() or not np.all((counts >= 1) & (counts <= rows)):
+        raise ProtocolError(f"{host} sent bins with impossible numbers of rows")
+    if not np.all(np.add.reduceat(counts, _starts(sizes)) == rows):
+        raise ProtocolError(f"{host} sent bins that do not hold all rows")
+    return sizes, counts
+
+
+def _weighed(
+    host: str,
+    sums: list[int],
+    counts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    totals: tuple[int, int],
+) -> Evidence:
+    """A host's bins, in the order in which they came.
+
+    Sums of floats run over bins in order of their counts, so that the host's secret order does not
+    show in the last digit.
+    """
+    if not all(0 <= positive <= rows for positive, rows in zip(sums, counts.tolist(), strict=True)):
+        raise ProtocolError(f"{host} sent bins with more positives than rows")
+    positives = np.array(sums, dtype=np.int64)
+    if not np.all(np.add.reduceat(positives, _starts(sizes)) == totals[0]):
+        raise ProtocolError(f"{host} sent bins that do not hold all positives")
+    order = np.lexsort((positives, counts, np.repeat(np.arange(sizes.size), sizes)))
+    found = Evidence.of(positives[order], counts[order], sizes, totals)
+    back = np.argsort(order)
+    return replace(found, positives=positives, counts=counts, woe=found.woe[back])
+
+
+# --- host -----------------------------------------------------------------------------------------
+
+
+def _host(
+    context: Context, config: BinConfig, table: Table, bins: Bins, codes: NDArray[np.int64]
+) -> Outcome:
+    """Adds up labels by bin and learns what its columns are worth."""
+    line, guest, size = context.line, context.guest, int(bins.starts[-1])
+    public = line.receive_key(guest, context.job.key.bits)
+    slots = SumSlots.plan(public, len(codes), size)
+    later = line.precompute(public, slots.groups)
+    shuffled = _shuffled(bins)
+    partial = []
+    for number, rows in enumerate(blocks(len(codes))):
+        (y,) = line.receive(guest, f"y/{number}", public, (rows.stop - rows.start,), idle=later)
+        if y.exponent or y.bound.bit_length() > BOUND_STEP:
+            raise ProtocolError(f"{guest} sent labels that are not 0 and 1")
+        partial.append(_sums(y, codes[rows], size))
+    sums = functools.reduce(operator.add, partial)
+    counts = np.bincount(codes.ravel(), minlength=size)
+    line.send_record(guest, "bins", sizes=bins.sizes, counts=counts[shuffled])
+    line.send(guest, "sums", slots.packed(sums[shuffled]))
+    specs = {"iv": Spec(np.float64, (bins.sizes.size,))}
+    if config.transform is not None:
+        specs["woe"] = Spec(np.float64, (size,))
+    weights = line.receive_record(guest, "weights", idle=None, **specs)
+    if not all(np.isfinite(values).all() for values in weights.values()):
+        raise ProtocolError(f"{guest} sent weights that are not finite")
+    woe = weights["woe"][np.argsort(shuffled)] if "woe" in weights else None
+    return _outcome(config, table, bins, codes, weights["iv"], woe)
+
+
+def _sums(
+    y: residue.CiphertextArray, codes: NDArray[np.int64], size: int
+) -> residue.CiphertextArray:
+    """``(size,)``: ``[y]`` of a block of rows added up by bin."""
+    flat = codes.T.ravel()
+    index = np.argsort(flat, kind="stable") % len(codes)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=size))])
+    residues = y.backend.prod(y.residues, index, offsets)
+    return residue.CiphertextArray(y.public_key, residues, (size,), 0, y.bound * len(codes))
+
+
+def _shuffled(bins: Bins) -> NDArray[np.int64]:
+    """All bins, each column's in a random order of its own."""
+    column = np.repeat(np.arange(bins.sizes.size), bins.sizes)
+    keys = np.frombuffer(secrets.token_bytes(8 * column.size), np.uint64)
+    return np.asarray(np.lexsort((keys, column)))
+
+
+# --- both -----------------------------------------------------------------------------------------
+
+
+def _starts(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(sizes)[:-1]])

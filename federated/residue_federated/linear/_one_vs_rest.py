@@ -1,0 +1,110 @@
+"""Logistic regression of several classes: one model for each class against all others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from residue_federated._context import Context, Outcome, Spec, Twin
+from residue_federated._data import Table
+from residue_federated.errors import DataError, ProtocolError
+from residue_federated.linear._config import LinearConfig
+
+__all__ = ["metrics_of_classes", "run_one_vs_rest", "twin_one_vs_rest"]
+
+_MOST_CLASSES = 1000
+_Train = Callable[[dict[str, Table]], tuple[Twin, NDArray[np.float64]]]
+
+
+def run_one_vs_rest(
+    context: Context,
+    config: LinearConfig,
+    table: Table | None,
+    run: Callable[[Context, LinearConfig, Table | None], Outcome],
+) -> Outcome:
+    """Train a model for each class with `run`; only the guest knows which rows are in it."""
+    count = _agree_on_classes(context, table)
+    parts: list[Outcome] = []
+    total = count * config.epochs
+    for k in range(count):
+
+        def on_progress(_: str, done: int, __: int, loss: float | None, first: int = k) -> None:
+            context.progress(first * config.epochs + done, total, loss)
+
+        part = context.within(f"class-{k}", on_progress)
+        parts.append(run(part, config, None if table is None else _against(table, k)))
+    outcome = Outcome(
+        model=None if table is None else {"classes": [part.model for part in parts]},
+        rounds=sum(part.rounds for part in parts),
+        losses=_mean_losses([part.losses for part in parts]),
+        trace=[step for part in parts for step in part.trace],
+    )
+    if table is not None and table.y is not None:
+        outcome.scores = np.stack([_vector(part.scores) for part in parts], axis=1)
+        outcome.metrics = metrics_of_classes(table.y, outcome.scores)
+    return outcome
+
+
+def twin_one_vs_rest(guest: str, tables: dict[str, Table], twin: _Train) -> Twin:
+    """The same in the clear; `twin` trains one model on tables and returns its scores besides."""
+    y = tables[guest].y
+    assert y is not None
+    parts = []
+    scores = []
+    for k in range(_classes_of(guest, y)):
+        part, u = twin({**tables, guest: _against(tables[guest], k)})
+        parts.append(part.losses)
+        scores.append(u)
+    return Twin(_mean_losses(parts), metrics_of_classes(y, np.stack(scores, axis=1)))
+
+
+def metrics_of_classes(y: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, float]:
+    """Share of rows whose class has the highest of its ``(rows, classes)`` scores; mean AUC."""
+    from sklearn.metrics import roc_auc_score
+
+    areas = [roc_auc_score(y == k, scores[:, k]) for k in range(scores.shape[1])]
+    return {
+        "accuracy": float(np.mean(scores.argmax(axis=1) == y)),
+        "auc_one_vs_rest": float(np.mean(areas)),
+    }
+
+
+def _agree_on_classes(context: Context, table: Table | None) -> int:
+    if table is not None and table.y is not None:
+        count = _classes_of(context.party, table.y)
+        for peer in context.others:
+            context.line.send_record(peer, "classes", count=np.array([count]))
+        return count
+    record = context.line.receive_record(context.guest, "classes", count=Spec("i8", (1,)))
+    count = int(record["count"][0])
+    if not 2 <= count <= _MOST_CLASSES:
+        raise ProtocolError(f"{context.guest} claims {count} classes")
+    return count
+
+
+def _classes_of(party: str, y: NDArray[np.float64]) -> int:
+    kinds = np.unique(y)
+    if not (2 <= len(kinds) <= _MOST_CLASSES and (kinds == np.arange(len(kinds))).all()):
+        raise DataError(
+            f"{party}: one_vs_rest takes labels 0, 1, ... of 2 to {_MOST_CLASSES} classes"
+        )
+    return len(kinds)
+
+
+def _against(table: Table, k: int) -> Table:
+    return table if table.y is None else replace(table, y=(table.y == k).astype(np.float64))
+
+
+def _mean_losses(losses: list[list[float]]) -> list[float]:
+    """Of each epoch, over classes; a class that stopped early stays at its last loss."""
+    longest = max(len(part) for part in losses)
+    padded = [part + part[-1:] * (longest - len(part)) for part in losses]
+    return [float(np.mean(epoch)) for epoch in zip(*padded, strict=True)]
+
+
+def _vector(scores: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    assert scores is not None
+    return scores
