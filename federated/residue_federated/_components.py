@@ -19,11 +19,13 @@ from residue_federated.features._config import (
     StandardiseConfig,
 )
 from residue_federated.linear._config import LinearConfig
+from residue_federated.psi._config import PsiConfig
 
 __all__ = ["AnyComponent", "Runner", "runner_of"]
 
 AnyComponent = Annotated[
-    StandardiseConfig
+    PsiConfig
+    | StandardiseConfig
     | ImputeConfig
     | SelectConfig
     | SplitConfig
@@ -37,6 +39,7 @@ AnyComponent = Annotated[
 ]
 
 _MODULES = {
+    "psi": "psi._align",
     "standardise": "features._standardise",
     "impute": "features._impute",
     "select": "features._select",

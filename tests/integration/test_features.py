@@ -244,8 +244,8 @@ def test_bins_need_a_label_of_two_kinds_and_a_value_in_every_column(
     monkeypatch.setattr(_party, "load_table", changed)
     assert "two kinds" in run({"iv": {"type": "bin"}}).error(DataError)
 
-    def emptied(job: Job, party: str) -> Table:
-        table = load_table(job, party)
+    def emptied(job: Job, party: str, **options: Any) -> Table:
+        table = load_table(job, party, **options)
         if party == "h1":
             table.x[:, 2] = np.nan
         return table

@@ -1,0 +1,1 @@
+"""Entity alignment by private set intersection."""
