@@ -16,12 +16,13 @@ import residue
 from residue.backends import Backend
 from residue_federated._checkpoint import Checkpoints
 from residue_federated._context import Context, Outcome, Waiting
-from residue_federated._data import Table
+from residue_federated._data import Table, load_table
 from residue_federated._jobs import Job
-from residue_federated.boosting._model import predict, predict_at_host
-from residue_federated.boosting._train import run, twin
+from residue_federated.boosting._config import SecureBoostConfig
+from residue_federated.boosting._train import apply, predictions, run, twin
 from residue_federated.errors import DataError, PeerLost, ProtocolError
 from residue_federated.proto import v1
+from tests.integration.parties import run_all
 
 Tables = dict[str, Table]
 Tamper = Callable[[str, str, v1.Payload], v1.Payload]
@@ -69,6 +70,12 @@ class Door:
             return post.mail.pop(key)
 
 
+def config_of(job: Job) -> SecureBoostConfig:
+    config = job.components["train"]
+    assert isinstance(config, SecureBoostConfig)
+    return config
+
+
 class Trial:
     """All parties of a job with one component, `train`, and what they ended with."""
 
@@ -88,6 +95,7 @@ class Trial:
         self.outcomes: dict[str, Outcome] = {}
         self.errors: dict[str, residue.ResidueError] = {}
         self.progress: list[tuple[int, float | None]] = []
+        self._config = config_of(job)
         self._backend = backend
         self._directory = directory
         self._stop_after = stop_after
@@ -101,12 +109,10 @@ class Trial:
         scores: list[Any] = []
 
         def one(name: str) -> None:
-            context = self._context(name)
-            share = json.loads(json.dumps(self.outcomes[name].model))
-            if context.role == "guest":
-                scores.append(predict(context.line, share, tables[name]))
-            else:
-                predict_at_host(context.line, context.guest, share, tables[name])
+            share = json.loads(json.dumps(self.outcomes[name].model or {}))
+            outcome = apply(self._context(name), self._config, tables.get(name), share)
+            if outcome.scores is not None:
+                scores.append(outcome.scores)
 
         self._each(one)
         return scores[0] if scores else None
@@ -126,8 +132,7 @@ class Trial:
             list(pool.map(one, [party.name for party in self.job.parties]))
 
     def _train(self, name: str) -> None:
-        config = self.job.components["train"]
-        self.outcomes[name] = run(self._context(name), config, self.tables.get(name))  # type: ignore[arg-type]
+        self.outcomes[name] = run(self._context(name), self._config, self.tables.get(name))
 
     def _context(self, name: str) -> Context:
         def on_progress(component: str, done: int, total: int, loss: float | None) -> None:
@@ -221,7 +226,7 @@ def test_trees_are_those_of_the_plaintext_twin_node_by_node(case: str, backend: 
     tables = tables_of(config.get("objective", "binary"), hosts, missing=missing)
     trial = Trial(job, tables, backend)
     assert trial.errors == {}
-    expected = twin(job, job.components["train"], tables)  # type: ignore[arg-type]
+    expected = twin(job, config_of(job), tables)
     assert shares_of(trial) == expected.model
     guest = trial.outcomes["guest"]
     assert guest.losses == expected.losses
@@ -283,7 +288,7 @@ def test_columns_that_a_model_needs_must_be_there(backend: Backend) -> None:
     tables["h0"] = Table(h0.ids, ["w", "x", "y", "z"], h0.x)
     assert trial.predict(tables) is None
     assert isinstance(trial.errors["h0"], DataError)
-    assert "the model needs column(s)" in str(trial.errors["h0"])
+    assert "h0: no column a, b, c, d" in str(trial.errors["h0"])
 
 
 @pytest.mark.parametrize("stop_after", [0, 2])
@@ -385,6 +390,11 @@ def test_decrypted_sums_are_the_same_in_every_run(backend: Backend) -> None:
 # --- what a party does not accept -----------------------------------------------------------------
 
 
+def without_signal(guest: Table) -> Table:
+    """A column that says nothing, so that hosts have all splits."""
+    return Table(guest.ids, ["a"], np.zeros((len(guest.ids), 1)), guest.y)
+
+
 def tampered(sender: str, what: str, change: Callable[[v1.Payload], None]) -> Tamper:
     """Change the first message of a sender whose tag holds `what`."""
     done: list[str] = []
@@ -462,10 +472,8 @@ def test_what_cannot_be_is_refused_and_its_sender_named(
     expected: str,
     backend: Backend,
 ) -> None:
-    # The guest's own columns say nothing, so the host has all splits.
     tables = tables_of("binary", rows=60)
-    guest = tables["guest"]
-    tables["guest"] = Table(guest.ids, ["a"], np.zeros((60, 1)), guest.y)
+    tables["guest"] = without_signal(tables["guest"])
     trial = Trial(job_of(trees=1, depth=2), tables, backend, tamper=tampered(sender, what, change))
     refuser = "h0" if sender == "guest" else "guest"
     error = trial.errors[refuser]
@@ -480,3 +488,47 @@ def test_unusable_labels_stop_the_job_before_it_starts(backend: Backend) -> None
     assert isinstance(trial.errors["guest"], DataError)
     assert str(trial.errors["guest"]).startswith("guest: labels must be two classes")
     assert not any(payload.ciphertexts.blocks for *_, payload in trial.post.sent)
+
+
+def test_what_scores_say() -> None:
+    def named(objective: str, scores: Any) -> dict[str, list[float]]:
+        told = predictions(config_of(job_of(objective=objective)), np.array(scores))
+        return {name: np.round(values, 6).tolist() for name, values in told.items()}
+
+    assert named("squared_error", [1.5]) == {"value": [1.5]}
+    assert named("binary", [0.0, np.log(3)])["probability"] == [0.5, 0.75]
+    classes = named("multiclass", [[0.0, np.log(2), 800.0], [np.log(2), 0.0, 0.0]])
+    assert classes == {
+        "class": [2.0, 0.0],
+        "probability_0": [0.0, 0.5],
+        "probability_1": [0.0, 0.25],
+        "probability_2": [1.0, 0.25],
+    }
+
+
+def test_a_host_refuses_to_tell_of_splits_that_are_not(backend: Backend) -> None:
+    tables = tables_of("binary", rows=60)
+    tables["guest"] = without_signal(tables["guest"])
+    for name in ("rows", "records"):
+        change = tampered("guest", "/walk/0/0", numbers(name, "<i4", lambda v: v - 1000))
+        trial = Trial(job_of(trees=1), tables, backend, tamper=change)
+        assert trial.errors == {}
+        assert trial.predict(tables) is None
+        assert "guest asks for rows or splits that do not exist" in str(trial.errors["h0"])
+
+
+def test_jobs_run_over_the_wire(tmp_path: Path) -> None:
+    """gRPC, mutual TLS, files: what the threads above leave out."""
+    job = job_of(2, objective="squared_error", trees=2, bins=16)
+    tables = {party.name: load_table(job, party.name) for party in job.parties}
+    expected = twin(job, config_of(job), tables)
+    run = run_all(job, tmp_path)
+    assert run.errors == {}
+    for name, share in (expected.model or {}).items():
+        model = json.loads((tmp_path / name / "models" / "train.json").read_text())
+        assert {key: model[key] for key in share} == share
+    report = run.reports["guest"].component("train")
+    assert report.losses == expected.losses
+    assert report.metrics == expected.metrics
+    assert set(report.facts["importance"]["party_gain"]) == {"guest", "h0", "h1"}
+    assert run.reports["h0"].component("train").facts["importance"]["splits"]

@@ -291,26 +291,29 @@ def best_splits(histogram: Histogram, quantised: Quantised, rule: Rule) -> Best:
         best = gain.max(axis=1)
         node, candidate = np.nonzero((gain == best[:, None]) & (gain > -np.inf))
         gains.append(best)
-        parts.append((start + node, candidate, *(a[node, candidate] for a in left)))
+        # Each candidate there is has one or both directions of missing values.
+        number = candidate * (2 * columns * (width - 1) // gain.shape[1])
+        parts.append((start + node, number, *(a[node, candidate] for a in left)))
     return Best(np.concatenate(gains), *(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 
 def _gains(
     g: Ints, h: Ints, n: Ints, quantised: Quantised, rule: Rule
 ) -> tuple[NDArray[np.float64], list[Ints]]:
-    """``(nodes, candidates)`` gains, -inf for what is no candidate; and sums left of each."""
+    """``(nodes, candidates)`` gains, -inf for what is no candidate; and sums left of each.
+
+    Missing values go right, and where there are any, also left.
+    """
+    # A split after an empty bin is the one after the bin before.
+    real = np.repeat(n[..., :-1, None] > 0, 2 if n[..., -1].any() else 1, axis=-1)
+    real[..., 1:] &= n[..., -1:, None] > 0
     lefts, rights = [], []
     for sums in (g, h, n):
-        left = np.cumsum(sums[..., :-1], axis=-1)[..., None] + np.stack(
-            [np.zeros_like(sums[..., -1:]), sums[..., -1:]], axis=-1
-        )
+        left = np.repeat(np.cumsum(sums[..., :-1], axis=-1)[..., None], real.shape[-1], axis=-1)
+        left[..., 1:] += sums[..., -1:, None]
+        right = sums.sum(axis=-1)[..., None, None] - left
         lefts.append(left.reshape(len(left), -1))
-        rights.append(sums.sum(axis=-1)[..., None, None] - left)
-    rights = [right.reshape(len(right), -1) for right in rights]
-    # A split after an empty bin is the one after the bin before; without missing values there is
-    # no direction for them to choose.
-    real = np.repeat(n[..., :-1, None] > 0, 2, axis=-1)
-    real[..., 1] &= n[..., -1:] > 0
+        rights.append(right.reshape(len(right), -1))
     valid = real.reshape(len(real), -1)
     scores = []
     for side in (lefts, rights):
@@ -320,9 +323,8 @@ def _gains(
         with np.errstate(divide="ignore", invalid="ignore"):  # of empty sides, which are not valid
             scores.append(gradient**2 / (curvature + rule.reg_lambda))
     with np.errstate(invalid="ignore"):
-        gain = scores[0] + scores[1]
-    gain = np.where(valid, gain - _whole(g, h, quantised, rule)[:, None], -np.inf)
-    return gain, lefts
+        gain = scores[0] + scores[1] - _whole(g, h, quantised, rule)[:, None]
+    return np.where(valid, gain, -np.inf), lefts
 
 
 def _whole(g: Ints, h: Ints, quantised: Quantised, rule: Rule) -> NDArray[np.float64]:
