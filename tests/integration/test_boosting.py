@@ -14,6 +14,7 @@ import pytest
 
 import residue
 from residue.backends import Backend
+from residue.backends._card import CardBackend
 from residue_federated._checkpoint import Checkpoints
 from residue_federated._context import Context, Outcome, Waiting
 from residue_federated._data import Table, load_table
@@ -22,6 +23,8 @@ from residue_federated.boosting._config import SecureBoostConfig
 from residue_federated.boosting._train import apply, predictions, run, twin
 from residue_federated.errors import DataError, PeerLost, ProtocolError
 from residue_federated.proto import v1
+from residue_sim.card_model import ModelBoard
+from residue_sim.manifest import configurations
 from tests.integration.parties import run_all
 
 Tables = dict[str, Table]
@@ -385,6 +388,16 @@ def test_decrypted_sums_are_the_same_in_every_run(backend: Backend) -> None:
     assert runs[0] == runs[1]
     assert len(runs[0]) >= 4
     assert any(value < 0 for value in runs[0][0])
+
+
+def test_a_card_gives_the_same_integers_and_trees(backend: Backend) -> None:
+    job, tables = job_of(trees=1, depth=2), tables_of("binary", rows=40)
+    card = CardBackend(ModelBoard(configurations()["r21"]), check_rate=0.0)
+    on_card, on_cpu = Trial(job, tables, card), Trial(job, tables, backend)
+    assert card.stats()["prod"].elements > 0
+    assert on_card.errors == {}
+    assert on_card.outcomes["guest"].trace == on_cpu.outcomes["guest"].trace
+    assert shares_of(on_card) == shares_of(on_cpu)
 
 
 # --- what a party does not accept -----------------------------------------------------------------
