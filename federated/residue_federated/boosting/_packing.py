@@ -114,7 +114,7 @@ class Format:
         Raises `ValueError` where a plaintext is no packed sum over so many rows.
         """
         used = -(-len(counts) // len(plaintexts))
-        if any(not 0 <= p < 1 << used * self.width for p in plaintexts.tolist()):
+        if (plaintexts >> used * self.width).any():  # of a negative one, -1 is left
             raise ValueError("a plaintext is out of range")
         shifts = (np.arange(used) * self.width).astype(object)
         slots = (plaintexts[None] >> shifts[:, None]) & ((1 << self.width) - 1)

@@ -203,7 +203,7 @@ class NativeBackend(CpuBackend):
             times = 64 * top + most.bit_length() - 1
             with self._count("pow_var", a.modulus, len(a), len(a) * times):
                 return NativeArray(a.modulus, self._square(a.modulus, self._rows(a), times))
-        return self._power("pow_var", a, exponents, 64 * top + most.bit_length())
+        return self._power("pow_var", a, exponents, max(1, 64 * top + most.bit_length()))
 
     def pow_fixed(self, base: ResidueArray, exponents: Limbs, bits: int) -> Any:
         """Powers of one base by a comb table that grows with its use."""
