@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,7 +80,7 @@ def run(
     job = job.replace(devices=devices, key_bits=key_bits, rounds=epochs)
     _warn_of_key(job)
     target = out or Path("runs") / f"{job.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    with new_run_directory(target) as directory:
+    with _offer_to_resume(), new_run_directory(target) as directory:
         result = _run_trial(job, directory, as_json=as_json, plain=plain, verify_cpu=verify_cpu)
     _tell(result, target, as_json=as_json)
 
@@ -97,7 +98,7 @@ def resume(
     """Go on with a run from the last checkpoint that all its parties have."""
     from residue_federated._trial import resumed_run_directory
 
-    with resumed_run_directory(directory) as (partial, target):
+    with _offer_to_resume(), resumed_run_directory(directory) as (partial, target):
         job = load_job(partial / "job.json")
         _warn_of_key(job)
         result = _run_trial(job, partial, as_json=as_json, plain=plain, verify_cpu=False)
@@ -137,6 +138,17 @@ def predict(
         typer.echo(json.dumps({"rows": rows, "files": written}))
     else:
         console.print(f"{rows} rows: {', '.join(written)}", soft_wrap=True)
+
+
+@contextmanager
+def _offer_to_resume() -> Iterator[None]:
+    """When a run ends early and left something to go on from, say how."""
+    try:
+        yield
+    except BaseException as error:
+        for note in getattr(error, "__notes__", []):
+            typer.echo(note, err=True)
+        raise
 
 
 def _run_trial(
@@ -253,8 +265,10 @@ def party(
         text = f"{component}: {done}/{total}" if done else f"{component}: starts"
         typer.echo(text if loss is None else f"{text}  loss {loss:.6f}", err=True)
 
-    run_with(job, lambda port: known, show)
-    typer.echo(f"{name}: done, see {out}")
+    report = run_with(job, lambda port: known, show)
+    found = {k: v for component in report["components"] for k, v in component["metrics"].items()}
+    figures = "".join(f", {metric} {value:.4f}" for metric, value in found.items())
+    typer.echo(f"{name}: done{figures}; see {out}")
 
 
 def _warn_of_key(job: Job) -> None:

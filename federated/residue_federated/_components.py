@@ -18,6 +18,7 @@ from residue_federated.features._config import (
     SplitConfig,
     StandardiseConfig,
 )
+from residue_federated.horizontal._config import HorizontalLogisticConfig, HorizontalMlpConfig
 from residue_federated.linear._config import LinearConfig
 from residue_federated.psi._config import PsiConfig
 
@@ -34,7 +35,9 @@ AnyComponent = Annotated[
     | CorrelationConfig
     | EvaluateConfig
     | LinearConfig
-    | SecureBoostConfig,
+    | SecureBoostConfig
+    | HorizontalLogisticConfig
+    | HorizontalMlpConfig,
     Field(discriminator="type"),
 ]
 
@@ -52,6 +55,8 @@ _MODULES = {
     "linear_regression": "linear._train",
     "poisson_regression": "linear._train",
     "secureboost": "boosting._train",
+    "horizontal_logistic_regression": "horizontal._train",
+    "horizontal_mlp": "horizontal._train",
 }
 
 
@@ -59,9 +64,9 @@ class Runner(Protocol):
     """The module of a component.
 
     One that trains offers ``twin(job, config, tables) -> Twin`` as well, and ``predictions(config,
-    scores)``, which names what its scores say. One that does something to other rows by what it
-    learnt offers ``apply(context, config, table, model) -> Outcome``; without, other rows pass it
-    untouched.
+    scores)``, which names what its scores say. One that trains, or does something to other rows by
+    what it learnt, offers ``apply(context, config, table, model) -> Outcome``; without, other rows
+    pass it untouched.
     """
 
     def run(self, context: Any, config: Any, table: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -132,9 +132,7 @@ class Line:
                 peer, f"{self._component}/{tag}", idle=None if idle is None else timed
             )
         self._waiting.seconds -= working.seconds
-        if payload.WhichOneof("kind") != kind:
-            raise ProtocolError(f"{peer} sent {payload.WhichOneof('kind')} as '{tag}', not {kind}")
-        return payload
+        return _of_kind(kind, peer, tag, payload)
 
     def send_key(self, peer: str, key: residue.PublicKey) -> None:
         """A public key."""
@@ -205,16 +203,29 @@ class Line:
         **specs: Spec,
     ) -> dict[str, NDArray[Any]]:
         """Arrays as specified, read-only; else `ProtocolError`. Their values are not checked."""
-        arrays = self.receive_payload(peer, tag, "record", idle).record.arrays
-        if arrays.keys() != specs.keys():
-            raise ProtocolError(
-                f"{peer} sent {', '.join(sorted(arrays)) or 'nothing'} as '{tag}', expected "
-                f"{', '.join(sorted(specs))}"
-            )
-        return {
-            name: _array(f"{peer} sent a bad '{name}' as '{tag}'", arrays[name], spec)
-            for name, spec in specs.items()
-        }
+        payload = self.receive_payload(peer, tag, "record", idle)
+        return _record(peer, tag, payload, specs)
+
+    def gather_records(
+        self, peers: Sequence[str], tag: str, *, within: float, **specs: Spec
+    ) -> dict[str, dict[str, NDArray[Any]]]:
+        """As `receive_record`, of those of `peers` that send within so many seconds."""
+        with self._waiting.booked():
+            payloads = self._endpoint.gather(peers, f"{self._component}/{tag}", within=within)
+        return {peer: _record(peer, tag, payloads[peer], specs) for peer in payloads}
+
+    def spare(self, peers: Sequence[str]) -> None:
+        """From now on the job may go on without these peers: see `Endpoint.spare`."""
+        self._endpoint.spare(peers)
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """Peers that the job goes on without, and why."""
+        return self._endpoint.lost
+
+    def lose(self, peer: str, reason: str) -> None:
+        """Give up a peer for good."""
+        self._endpoint.lose(peer, reason)
 
     def precompute(self, key: residue.PublicKey, count: int) -> Callable[[], bool]:
         """Work for idle moments: randomness for the next `count` ciphertexts, a few at a time."""
@@ -227,6 +238,27 @@ class Line:
             return missing > chunk
 
         return some
+
+
+def _of_kind(kind: str, peer: str, tag: str, payload: v1.Payload) -> v1.Payload:
+    if payload.WhichOneof("kind") != kind:
+        raise ProtocolError(f"{peer} sent {payload.WhichOneof('kind')} as '{tag}', not {kind}")
+    return payload
+
+
+def _record(
+    peer: str, tag: str, payload: v1.Payload, specs: Mapping[str, Spec]
+) -> dict[str, NDArray[Any]]:
+    arrays = _of_kind("record", peer, tag, payload).record.arrays
+    if arrays.keys() != specs.keys():
+        raise ProtocolError(
+            f"{peer} sent {', '.join(sorted(arrays)) or 'nothing'} as '{tag}', expected "
+            f"{', '.join(sorted(specs))}"
+        )
+    return {
+        name: _array(f"{peer} sent a bad '{name}' as '{tag}'", arrays[name], spec)
+        for name, spec in specs.items()
+    }
 
 
 def _array(fault: str, array: v1.Array, spec: Spec) -> NDArray[Any]:
@@ -301,8 +333,9 @@ class Context:
 
     @property
     def others(self) -> list[str]:
-        """All parties but this one."""
-        return [party.name for party in self.job.parties if party.name != self.party]
+        """All parties but this one and those that are lost."""
+        gone = {self.party, *self.line.lost}
+        return [party.name for party in self.job.parties if party.name not in gone]
 
     def progress(self, done: int, total: int, loss: float | None = None) -> None:
         """Tell how far this component is: 0 rounds when work starts, then after every round."""

@@ -54,7 +54,7 @@ class Table:
 
     ids: identifiers, unique. columns: feature names. x: ``(rows, columns) float64``, finite or
     NaN where a value is missing.
-    y: ``(rows,) float64`` at the guest; None at a host.
+    y: ``(rows,) float64`` at the guest, and at a host of a horizontal job; else None.
     x_scaling, y_scaling: what was done to the raw values.
     """
 
@@ -188,6 +188,12 @@ def _from_sklearn(job: Job, party: str, source: SklearnData) -> Table:
     from sklearn import datasets
 
     bunch = getattr(datasets, f"load_{source.sklearn}")()
+    x, ids = bunch.data.astype(np.float64), [f"{i:06d}" for i in range(len(bunch.data))]
+    if source.split == "rows":
+        clients = [job.guest.name, *(host.name for host in job.hosts)]
+        dealt = slice(clients.index(party), None, len(clients))
+        columns, y = [str(name) for name in bunch.feature_names], bunch.target.astype(np.float64)
+        return Table(ids[dealt], columns, x[dealt], y[dealt])
     split = bunch.data.shape[1] - _GUEST_COLUMNS[source.sklearn]
     hosts = [host.name for host in job.hosts]
     if party == job.guest.name:
@@ -195,9 +201,8 @@ def _from_sklearn(job: Job, party: str, source: SklearnData) -> Table:
     else:
         chosen = np.array_split(np.arange(split), len(hosts))[hosts.index(party)]
     names = [str(bunch.feature_names[i]) for i in chosen]
-    ids = [f"{i:06d}" for i in range(len(bunch.data))]
     y = bunch.target.astype(np.float64) if party == job.guest.name else None
-    return Table(ids, names, bunch.data[:, chosen].astype(np.float64), y)
+    return Table(ids, names, x[:, chosen], y)
 
 
 def _generated(job: Job, party: str, source: GeneratedData) -> Table:

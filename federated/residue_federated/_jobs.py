@@ -30,14 +30,16 @@ Role = Literal["guest", "host", "arbiter"]
 
 
 class SklearnData(Strict):
-    """A data set of scikit-learn, cut by columns as the field's benchmarks cut it.
+    """A data set of scikit-learn, cut by columns as the field's benchmarks cut it, or by rows.
 
     ``breast_cancer``: FATE's breast_hetero; the guest has the label and columns 20-29, hosts share
     columns 0-19. ``diabetes``: the guest has the label and columns 6-9, hosts share 0-5.
-    ``digits``: the guest has the label, 0 to 9, and columns 32-63, hosts share 0-31.
+    ``digits``: the guest has the label, 0 to 9, and columns 32-63, hosts share 0-31. By rows, for
+    horizontal training: rows are dealt out in turn, to the guest first.
     """
 
     sklearn: Literal["breast_cancer", "diabetes", "digits"]
+    split: Literal["columns", "rows"] = "columns"
 
 
 class GeneratedData(Strict):
@@ -131,8 +133,16 @@ class Job(Strict):
             if party.data is None:
                 raise ValueError(f"{party.name} needs data")
         for host in self.hosts:
-            if isinstance(host.data, FileData) and host.data.label is not None:
-                raise ValueError(f"only the guest holds the label: remove {host.name}.data.label")
+            if isinstance(host.data, FileData) and self.horizontal == (host.data.label is None):
+                raise ValueError(
+                    f"horizontal training needs a label at every party: set {host.name}.data.label"
+                    if self.horizontal
+                    else f"only the guest holds the label: remove {host.name}.data.label"
+                )
+        cut = "rows" if self.horizontal else "columns"
+        for party in self.parties:
+            if isinstance(party.data, SklearnData) and party.data.split != cut:
+                raise ValueError(f"these components need {party.name}.data.split: {cut}")
         if isinstance(self.guest.data, FileData) and self.guest.data.label is None:
             raise ValueError("the guest's file needs a label column: set guest.data.label")
         return self
@@ -143,6 +153,16 @@ class Job(Strict):
         for name, component in self.components.items():
             if component.needs_arbiter and self.arbiter is None:
                 raise ValueError(f"components.{name}: {component.type} needs an arbiter")
+            changes = component.gives_table or component.trains
+            if self.horizontal and not component.horizontal and changes:
+                raise ValueError(
+                    f"components.{name}: {component.type} is for columns of common rows, not for "
+                    "a horizontal job"
+                )
+            try:
+                component.check_clients(1 + len(self.hosts))
+            except ValueError as error:
+                raise ValueError(f"components.{name}: {error}") from error
             if component.input is not None and component.input not in tables:
                 raise ValueError(
                     f"components.{name}.input: no component '{component.input}' before it gives a "
@@ -179,6 +199,16 @@ class Job(Strict):
             return chosen
         before = list(self.components)[: list(self.components).index(name)]
         return next((b for b in reversed(before) if self.components[b].gives_table), None)
+
+    @property
+    def horizontal(self) -> bool:
+        """Whether the parties have the same columns, each its own rows and labels."""
+        return any(component.horizontal for component in self.components.values())
+
+    def may_lose(self, name: str) -> bool:
+        """Whether the job can end well although the party of that name does not."""
+        survivors = any(component.survives_hosts for component in self.components.values())
+        return survivors and self.role(name) == "host"
 
     @property
     def trainer(self) -> str | None:

@@ -34,6 +34,8 @@ class ComponentConfig(Strict):
     """Whether its table may have missing values."""
     trains: ClassVar[bool] = False
     """Whether it ends with a model, and its module offers a `twin`."""
+    horizontal: ClassVar[bool] = False
+    """Whether the parties have the same columns, each its own rows and labels."""
 
     input: Name | None = None
 
@@ -41,3 +43,11 @@ class ComponentConfig(Strict):
     def most_rounds(self) -> int:
         """Epochs or trees at most; 1 where there is nothing to repeat."""
         return 1
+
+    @property
+    def survives_hosts(self) -> bool:
+        """Whether it goes on without hosts that are lost."""
+        return False
+
+    def check_clients(self, clients: int) -> None:
+        """Raise `ValueError` unless so many guests and hosts together suit the settings."""

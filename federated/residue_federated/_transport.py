@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 from dataclasses import dataclass
 from functools import partial
@@ -99,6 +99,8 @@ class Endpoint:
         self._received: dict[str, int] = {}
         self._mail: dict[tuple[str, str], tuple[v1.Payload, bytes]] = {}
         self._aborted: PeerFailed | None = None
+        self._spared: set[str] = set()
+        self._gone: dict[str, str] = {}
         self.traffic = Traffic()
         self._server, self.port = self._serve(listen)
 
@@ -182,11 +184,10 @@ class Endpoint:
                 arrived = self._mail.pop((peer, tag), None)
                 if arrived is None and self._aborted is not None:
                     raise self._aborted
+                if arrived is None and peer in self._gone:
+                    raise PeerFailed(f"{peer} stopped: {self._gone[peer]}")
             if arrived is not None:
-                payload, data = arrived
-                if self._observer is not None:
-                    self._observer(Message(self._party, peer, self._party, tag, data))
-                return payload
+                return self._taken(peer, tag, *arrived)
             if idle is not None and not idle():
                 idle = None
             now = time.monotonic()
@@ -204,19 +205,52 @@ class Endpoint:
                 )
                 asked = time.monotonic()
 
+    def spare(self, peers: Iterable[str]) -> None:
+        """From now on an error of one of these peers ends only what waits for that peer."""
+        with self._arrival:
+            self._spared |= set(peers)
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """Peers that were given up, and spared ones that said that they stop, with the reason."""
+        with self._arrival:
+            return dict(self._gone)
+
+    def lose(self, peer: str, reason: str) -> None:
+        """Give up a peer for good: it is told why, as far as it can be reached."""
+        with self._arrival:
+            self._gone.setdefault(peer, reason)
+        self._abort([peer], reason)
+
+    def gather(self, peers: Iterable[str], tag: str, *, within: float) -> dict[str, v1.Payload]:
+        """The messages `tag` of those of `peers` that send one within so many seconds.
+
+        A peer that was lost, said that it stops, or is out of reach for ``peer_timeout`` is not
+        waited for. Raises `PeerFailed` if a party stopped on an error that is not spared.
+        """
+        start = asked = time.monotonic()
+        heard = dict.fromkeys(peers, start)
+        payloads: dict[str, v1.Payload] = {}
+        while heard and time.monotonic() < start + within:
+            with self._arrival:
+                if self._aborted is not None:
+                    raise self._aborted
+                arrived = {p: self._mail.pop((p, tag)) for p in heard if (p, tag) in self._mail}
+                for peer in [p for p in heard if p in arrived or p in self._gone]:
+                    del heard[peer]
+                if not arrived and heard:
+                    self._arrival.wait(timeout=min(_HEARTBEAT / 4, within / 10))
+            for peer, message in arrived.items():
+                payloads[peer] = self._taken(peer, tag, *message)
+            if time.monotonic() - asked > _HEARTBEAT:
+                for peer in [p for p in heard if not self._in_reach(p, heard)]:
+                    del heard[peer]
+                asked = time.monotonic()
+        return payloads
+
     def abort(self, reason: str) -> None:
         """Tell every peer, as far as it can be reached, that this party stops on an error."""
-        request = v1.AbortRequest(job=self._job, sender=self._party, reason=reason[:_MAX_REASON])
-        calls = [
-            channel.unary_unary(
-                f"/{_SERVICE}/Abort",
-                request_serializer=v1.AbortRequest.SerializeToString,
-                response_deserializer=v1.Ack.FromString,
-            ).future(request, timeout=2.0)
-            for channel in self._channels.values()
-        ]
-        for call in calls:
-            call.exception()
+        self._abort(self._channels, reason)
 
     def close(self) -> None:
         """Close connections and stop serving."""
@@ -224,7 +258,36 @@ class Endpoint:
             channel.close()
         self._server.stop(grace=0.5).wait()
 
+    def _taken(self, peer: str, tag: str, payload: v1.Payload, data: bytes) -> v1.Payload:
+        if self._observer is not None:
+            self._observer(Message(self._party, peer, self._party, tag, data))
+        return payload
+
     # Calls.
+
+    def _abort(self, peers: Iterable[str], reason: str) -> None:
+        request = v1.AbortRequest(job=self._job, sender=self._party, reason=reason[:_MAX_REASON])
+        calls = [
+            self._channels[peer]
+            .unary_unary(
+                f"/{_SERVICE}/Abort",
+                request_serializer=v1.AbortRequest.SerializeToString,
+                response_deserializer=v1.Ack.FromString,
+            )
+            .future(request, timeout=2.0)
+            for peer in peers
+        ]
+        for call in calls:
+            call.exception()
+
+    def _in_reach(self, peer: str, heard: dict[str, float]) -> bool:
+        """Whether a peer answers, or did within ``peer_timeout``; notes when."""
+        try:
+            self._hello(peer, timeout=_HEARTBEAT)
+        except grpc.RpcError:
+            return time.monotonic() < heard[peer] + self._settings.peer_timeout
+        heard[peer] = time.monotonic()
+        return True
 
     def _channel_credentials(self) -> Any:
         return grpc.ssl_channel_credentials(
@@ -233,14 +296,14 @@ class Endpoint:
             certificate_chain=self._identity.certificate.read_bytes(),
         )
 
-    def _hello(self, peer: str) -> None:
+    def _hello(self, peer: str, timeout: float = _RPC_TIMEOUT) -> None:
         call = self._channels[peer].unary_unary(
             f"/{_SERVICE}/Hello",
             request_serializer=v1.HelloRequest.SerializeToString,
             response_deserializer=v1.HelloReply.FromString,
         )
         request = v1.HelloRequest(protocol=PROTOCOL_VERSION, job=self._job, sender=self._party)
-        call(request, timeout=_RPC_TIMEOUT)
+        call(request, timeout=timeout)
 
     def _transmit(self, peer: str, header: v1.Header, data: bytes) -> None:
         step = self._settings.chunk_kib * 1024
@@ -389,8 +452,10 @@ class Endpoint:
     def _on_abort(self, request: v1.AbortRequest, context: Any) -> v1.Ack:
         self._check_caller(context, request.sender, request.job, PROTOCOL_VERSION)
         with self._arrival:
-            if self._aborted is None:
-                reason = request.reason[:_MAX_REASON]
+            reason = request.reason[:_MAX_REASON]
+            if request.sender in self._spared:
+                self._gone.setdefault(request.sender, reason)
+            elif self._aborted is None:
                 self._aborted = PeerFailed(f"{request.sender} stopped: {reason}")
             self._arrival.notify_all()
         return v1.Ack()

@@ -86,8 +86,10 @@ def _settled(partial: Path, out: Path) -> Iterator[None]:
     try:
         yield
         partial.rename(out)
-    except BaseException:
-        if not any(has_checkpoints(party) for party in partial.iterdir() if party.is_dir()):
+    except BaseException as error:
+        if any(has_checkpoints(party) for party in partial.iterdir() if party.is_dir()):
+            error.add_note(f"What was done is in {partial}: residue fl resume {partial}")
+        else:
             shutil.rmtree(partial, ignore_errors=True)
         raise
 
@@ -147,6 +149,7 @@ class _Children:
         self._processes = {
             party.name: self._start(party.name, directory, trace) for party in job.parties
         }
+        self._job = job
         self._failures: list[ResidueError] = []
 
     def _start(self, party: str, directory: Path, trace: bool) -> subprocess.Popen[str]:
@@ -195,6 +198,7 @@ class _Children:
         failed: set[str] = set()
         running = set(self._processes)
         certain = False  # that the failure which started it all is among those told
+        fatal = False  # that one of a party that the job cannot do without is among them
         deadline: float | None = None
         while running:
             patience = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -204,6 +208,7 @@ class _Children:
                 break
             party, content = event.party, event.content
             watch(event)
+            spared = len(ports) == len(self._processes) and self._job.may_lose(party)
             if event.kind == "listening":
                 ports[party] = content["port"]
                 if len(ports) == len(self._processes):
@@ -215,6 +220,7 @@ class _Children:
                 failure = _error(content["type"], content["message"])
                 self._failures.append(failure)
                 certain |= not isinstance(failure, PeerFailed | PeerLost)
+                fatal |= not spared
             elif event.kind == "ended":
                 running.discard(party)
                 if party not in reports and party not in failed:
@@ -222,10 +228,11 @@ class _Children:
                     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
                     self._failures.insert(0, PeerLost(f"{party} ended without a word ({how})"))
                     certain = True
-            if self._failures:
+                    fatal |= not spared
+            if fatal:
                 end = time.monotonic() + (_SETTLE if certain else _GRACE)
                 deadline = min(deadline or end, end)
-        if self._failures:
+        if fatal:
             # What others say about the one that failed comes after what it says itself.
             raise min(self._failures, key=lambda failure: isinstance(failure, PeerFailed))
         return reports

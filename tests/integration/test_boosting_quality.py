@@ -100,6 +100,7 @@ def test_as_good_as_xgboost(name: str) -> None:
         "max_depth": DEPTH,
         "max_bin": BINS[objective],
         "eta": RATE,
+        "nthread": 1,
     }
     if objective == "multiclass":
         settings["num_class"] = int(y.max()) + 1

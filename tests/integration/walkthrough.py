@@ -2,8 +2,8 @@
 
 The page names files and commands by machine, and shows what the commands print::
 
-    ```yaml guest:job.yaml      a file to make on the machine "guest"
-    ```console host             commands after "$ " on the machine "host", and their output
+    ```yaml alice:job.yaml      a file to make on the machine "alice"
+    ```console bob              commands after "$ " on the machine "bob", and their output
 
 Output is compared as doctest does, with ``...`` for what varies. A machine is a directory. Blocks
 run one after the other, but those that start a party run beside each other. ``scp`` copies from
@@ -65,7 +65,7 @@ def blocks_of(page: Path) -> list[Block]:
 def run_page(page: Path, directory: Path, files: Path) -> int:
     """Do what the page says, below `directory`; returns how many commands were run.
 
-    files: a directory whose files lie on the machines of the same name, ``guest.csv`` on guest.
+    files: a directory whose files lie on the machines of the same name, ``alice.csv`` on alice.
     Raises AssertionError with expected and actual output where they differ.
     """
     blocks = blocks_of(page)

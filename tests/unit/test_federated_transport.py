@@ -172,6 +172,72 @@ def test_an_abort_ends_waiting_with_the_reason(opened: Open) -> None:
         guest.receive("host", "a")
 
 
+def introduce_all(*endpoints: Endpoint) -> None:
+    places = {endpoint._party: address(endpoint) for endpoint in endpoints}
+    threads = [
+        threading.Thread(
+            target=endpoint.connect,
+            args=({peer: at for peer, at in places.items() if peer != endpoint._party},),
+        )
+        for endpoint in endpoints
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_gathering_ends_with_the_last_message_or_the_deadline(opened: Open) -> None:
+    guest, host, other = opened("guest"), opened("host"), opened("other")
+    introduce_all(guest, host, other)
+    host.send("guest", "a", scores(1))
+    assert guest.gather(["host", "other"], "a", within=0.3) == {"host": scores(1)}
+    sending = threading.Timer(0.2, other.send, ("guest", "b", scores(2)))
+    sending.start()
+    host.send("guest", "b", scores(1))
+    found = guest.gather(["host", "other"], "b", within=30.0)
+    assert found == {"host": scores(1), "other": scores(2)}
+    sending.join()
+
+
+def test_gathering_does_not_wait_for_who_is_out_of_reach(opened: Open) -> None:
+    guest, host, other = opened("guest"), opened("host"), opened("other")
+    introduce_all(guest, host, other)
+    host.close()
+    other.send("guest", "a", scores(2))
+    assert guest.gather(["host", "other"], "a", within=60.0) == {"other": scores(2)}
+
+
+def test_a_spared_peer_ends_only_what_waits_for_it(opened: Open) -> None:
+    guest, host, other = opened("guest"), opened("host"), opened("other")
+    introduce_all(guest, host, other)
+    for endpoint in (guest, other):
+        endpoint.spare(["host"])
+    host.send("guest", "before", scores(1))
+    host.abort("no rows")
+    other.send("guest", "a", scores(2))
+    assert guest.lost == {"host": "no rows"}
+    assert guest.receive("other", "a") == scores(2)
+    assert guest.receive("host", "before") == scores(1)
+    assert guest.gather(["host"], "a", within=60.0) == {}
+    with pytest.raises(PeerFailed, match="host stopped: no rows"):
+        guest.receive("host", "a")
+    other.abort("not spared")
+    with pytest.raises(PeerFailed, match="other stopped: not spared"):
+        guest.gather(["host", "other"], "a", within=60.0)
+
+
+def test_a_lost_peer_is_told_alone(opened: Open) -> None:
+    guest, host, other = opened("guest"), opened("host"), opened("other")
+    introduce_all(guest, host, other)
+    guest.lose("host", "too slow")
+    with pytest.raises(PeerFailed, match="guest stopped: too slow"):
+        host.receive("guest", "a")
+    guest.send("other", "a", scores(1))
+    assert other.receive("guest", "a") == scores(1)
+    assert guest.lost == {"host": "too slow"}
+
+
 def test_idle_work_is_done_until_the_message_comes(opened: Open) -> None:
     guest, host = opened("guest"), opened("host")
     introduce(guest, host)

@@ -77,6 +77,7 @@ def test_kinds_of_columns() -> None:
     assert 0.15 < within < 0.35
 
 
+@pytest.mark.full
 def test_trees_beat_a_linear_model_on_a_signal_that_both_find() -> None:
     host, guest = joined(10_000)
     assert guest.y is not None

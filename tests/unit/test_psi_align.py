@@ -87,6 +87,7 @@ class Door:
 
     party: str
     mail: Mail
+    lost: dict[str, str] = field(default_factory=dict)
 
     def send(self, peer: str, tag: str, payload: v1.Payload) -> None:
         self.mail.send(self.party, peer, tag, payload)

@@ -1,0 +1,1 @@
+"""Horizontal training: all parties have the same columns, each its own rows and labels."""
