@@ -7,6 +7,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
+from residue_federated.boosting._config import SecureBoostConfig
 from residue_federated.features._config import (
     BinConfig,
     CorrelationConfig,
@@ -34,6 +35,7 @@ AnyComponent = Annotated[
     | CorrelationConfig
     | EvaluateConfig
     | LinearConfig
+    | SecureBoostConfig
     | HorizontalLogisticConfig
     | HorizontalMlpConfig,
     Field(discriminator="type"),
@@ -52,6 +54,7 @@ _MODULES = {
     "logistic_regression": "linear._train",
     "linear_regression": "linear._train",
     "poisson_regression": "linear._train",
+    "secureboost": "boosting._train",
     "horizontal_logistic_regression": "horizontal._train",
     "horizontal_mlp": "horizontal._train",
 }

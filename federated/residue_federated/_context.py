@@ -32,6 +32,8 @@ WHOLE = "_job"
 _CHUNK = 64
 """Randomness made at a time while waiting: few enough to notice a message soon, and enough that a
 card computes longer on a row of its table than it takes to read the row."""
+_CHUNKS = 256
+"""Where much is wanted, it is made in so many pieces: larger ones cost less a ciphertext."""
 _DTYPES = {
     np.dtype(name).str: np.dtype(name)
     for name in ("?", "i1", "<i2", "<i4", "<i8", "u1", "<u2", "<u4", "<u8", "<f8")
@@ -247,12 +249,13 @@ class Line:
 
     def precompute(self, key: residue.PublicKey, count: int) -> Callable[[], bool]:
         """Work for idle moments: randomness for the next `count` ciphertexts, a few at a time."""
+        chunk = max(_CHUNK, count // _CHUNKS)
 
         def some() -> bool:
             missing = count - key.prepared
             if missing > 0:
-                key.prepare(min(missing, _CHUNK))
-            return missing > _CHUNK
+                key.prepare(min(missing, chunk))
+            return missing > chunk
 
         return some
 

@@ -228,6 +228,9 @@ def test_pow_var(backend: Backend, small: Modulus) -> None:
     xs, es = _values(small, 5), [0, 1, 2, 255, 77]
     result = backend.pow_var(_up(backend, small, xs), _limbs(es, 1), 8)
     assert _down(backend, result) == [pow(x, e, small.value) for x, e in zip(xs, es, strict=True)]
+    for e in (0, 1, 1 << 63, 1 << 64, 1 << 82, 1 << 82 | 1, 1 << 82 | 1 << 3):  # one for all
+        result = backend.pow_var(_up(backend, small, xs), _limbs([e], 2), 83)
+        assert _down(backend, result) == [pow(x, e, small.value) for x in xs]
 
 
 def test_pow_with_long_exponents(backend: Backend, small: Modulus) -> None:

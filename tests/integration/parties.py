@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import residue
+from residue.backends import Backend
 from residue_federated import Identity, Job, PartyReport, TrialAuthority, run_party
 from residue_federated._transport import Message
 
@@ -24,13 +25,20 @@ class Run:
 
 
 def run_all(
-    job: Job, directory: Path, identities: dict[str, Identity] | None = None, **changed: Job
+    job: Job,
+    directory: Path,
+    identities: dict[str, Identity] | None = None,
+    backend: Backend | None = None,
+    **changed: Job,
 ) -> Run:
-    """Run every party in a thread; `changed` gives a party a job of its own."""
+    """Run every party in a thread, all on one backend, by default the CPU.
+
+    `changed` gives a party a job of its own.
+    """
     authority, run = TrialAuthority(), Run()
     ports: dict[str, int] = {}
     met = threading.Barrier(len(job.parties), timeout=60)
-    backend = residue.get_backend("cpu")
+    device = backend or residue.get_backend("cpu")
 
     def observe(message: Message) -> None:
         if message.party == message.sender:
@@ -50,7 +58,7 @@ def run_all(
                 identity,
                 listen="127.0.0.1:0",
                 meet=meet,
-                backend=backend,
+                backend=device,
                 directory=directory / name,
                 observer=observe,
                 trace=True,

@@ -1,13 +1,11 @@
-"""Feature components in whole jobs over gRPC, the parties as threads of this process."""
+"""Feature components in whole jobs."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +15,27 @@ import pytest
 from numpy.typing import NDArray
 
 import residue
-from residue_federated import Identity, Job, PartyReport, TrialAuthority, run_party
+from residue_federated import Job
 from residue_federated._context import Line, Outcome
 from residue_federated._data import Table, load_table
 from residue_federated._generated import credit
-from residue_federated._transport import Message
 from residue_federated.errors import DataError, JobError, ProtocolError
 from residue_federated.features import _blocks
 from residue_federated.features._bins import Bins, Evidence
 from residue_federated.features._evaluation import evaluate_binary
 from residue_federated.proto import v1
+from tests.integration.parties import Run, run_all
 
 ROWS, COLUMNS = 300, 20
 HOSTS = ("h0", "h1")
 
 
-@dataclass
-class Run:
-    """What all parties of a job ended with."""
+@dataclass(kw_only=True)
+class Done(Run):
+    """What all parties of a job ended with, and what they wrote."""
 
     job: Job
     directory: Path
-    reports: dict[str, PartyReport] = field(default_factory=dict)
-    errors: dict[str, residue.ResidueError] = field(default_factory=dict)
-    messages: list[Message] = field(default_factory=list)
 
     def source(self, party: str) -> Table:
         return load_table(self.job, party)
@@ -59,22 +54,17 @@ class Run:
         return found
 
 
-@pytest.fixture(scope="module")
-def authority() -> TrialAuthority:
-    return TrialAuthority()
-
-
-Runner = Callable[..., Run]
+Runner = Callable[..., Done]
 
 
 @pytest.fixture
-def run(tmp_path: Path, authority: TrialAuthority) -> Runner:
+def run(tmp_path: Path) -> Runner:
     """Runs components on generated data of a guest and two hosts; a directory of its own a run."""
     numbers = itertools.count()
 
     def run_components(
         components: dict[str, dict[str, Any]], *, missing: float = 0.05, arbiter: bool = False
-    ) -> Run:
+    ) -> Done:
         directory = tmp_path / str(next(numbers))
         directory.mkdir()
         for party, host in (("guest", None), ("h0", 0), ("h1", 1)):
@@ -100,40 +90,7 @@ def run(tmp_path: Path, authority: TrialAuthority) -> Runner:
             }
             | ({"arbiter": {"name": "arbiter"}} if arbiter else {})
         )
-        done = Run(job, directory)
-        ports: dict[str, int] = {}
-        met = threading.Barrier(len(job.parties), timeout=60)
-        backend = residue.get_backend("cpu")
-
-        def observe(message: Message) -> None:
-            if message.party == message.sender:
-                done.messages.append(message)
-
-        def one(name: str) -> None:
-            def meet(port: int) -> dict[str, str]:
-                ports[name] = port
-                met.wait()
-                return {o: f"127.0.0.1:{port}" for o, port in ports.items() if o != name}
-
-            identity: Identity = authority.issue(directory / name, name)
-            try:
-                done.reports[name] = run_party(
-                    job,
-                    name,
-                    identity,
-                    listen="127.0.0.1:0",
-                    meet=meet,
-                    backend=backend,
-                    directory=directory / name,
-                    observer=observe,
-                    trace=True,
-                )
-            except residue.ResidueError as error:
-                done.errors[name] = error
-
-        with ThreadPoolExecutor(len(job.parties)) as pool:
-            list(pool.map(one, [party.name for party in job.parties]))
-        return done
+        return Done(**vars(run_all(job, directory)), job=job, directory=directory)
 
     return run_components
 
@@ -141,7 +98,7 @@ def run(tmp_path: Path, authority: TrialAuthority) -> Runner:
 # --- bins -----------------------------------------------------------------------------------------
 
 
-def in_the_clear(run: Run, party: str, most: int) -> tuple[Bins, NDArray[np.int64], Evidence]:
+def in_the_clear(run: Done, party: str, most: int) -> tuple[Bins, NDArray[np.int64], Evidence]:
     """Bins of a party's own data, its codes, and what the guest's label says about them."""
     x, y = run.source(party).x, run.source("guest").y
     assert y is not None
@@ -328,6 +285,22 @@ def test_what_cannot_be_selected(
 ) -> None:
     done = run({"pick": {"type": "select", **select}})
     assert any(isinstance(e, kind) and expected in str(e) for e in done.errors.values())
+
+
+def test_a_resumed_job_selects_by_the_ivs_that_it_had(run: Runner) -> None:
+    components = {"iv": {"type": "bin", "bins": 5}, "pick": {"type": "select", "min_iv": 0.03}}
+    done = run(components)
+    before = {party: done.table(party, "pick") for party in HOSTS}
+    for party in ("guest", *HOSTS):
+        (done.directory / party / "key.pem").unlink()
+        (last,) = (done.directory / party / "states" / "_job").glob("*2.npz")
+        last.unlink()
+    again = run_all(done.job, done.directory)
+    assert again.errors == {}
+    assert not any(message.tag.startswith("iv/") for message in again.messages)
+    assert {message.tag for message in again.messages} >= {"pick/states", "pick/resume"}
+    for party, table in before.items():
+        assert done.table(party, "pick").columns == table.columns
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -526,7 +499,7 @@ def _one_more(values: NDArray[Any]) -> NDArray[Any]:
         ("bin", "guest", "bins", "counts", lambda v: v - v, "impossible numbers of rows"),
         ("bin", "guest", "bins", "sizes", lambda v: v + 99, "impossible numbers of bins"),
         ("bin", "guest", "bins", "sizes", lambda v: v.astype(np.int32), "int64"),
-        ("bin", "h0", "weights", "iv", lambda v: v * np.nan, "not finite"),
+        ("bin", "h0", "weights", "iv", lambda v: -v, "impossible weights"),
         ("bin", "h0", "weights", "iv", lambda v: v[1:], "shape"),
         ("split", "h0", "chosen", "index", lambda v: v[::-1], "out of order or unknown"),
         ("split", "h0", "chosen", "index", lambda v: v + ROWS, "out of order or unknown"),

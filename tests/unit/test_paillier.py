@@ -305,6 +305,26 @@ def test_what_ciphertexts_refuse_to_be(keys: Keys) -> None:
         hash(c)
 
 
+def test_gathered_sums(keys: Keys) -> None:
+    pk, sk = keys
+    c = pk.encrypt(I)
+    index = np.array([11, 0, 0, 5, 3, 2, 1])
+    sums = c.gather_sum(index, np.array([0, 3, 3, 4, 7, 7]))
+    flat = I.ravel()
+    expected = [flat[11] + 2 * flat[0], 0, flat[5], flat[1:4].sum(), 0]
+    assert sk.decrypt(sums).tolist() == expected
+    assert sums.bound == 3 * c.bound
+    assert c.gather_sum(index[:0], np.array([0])).shape == (0,)
+    assert sk.decrypt(c.gather_sum(index[:0], np.array([0, 0]))).tolist() == [0]
+    for wrong, offsets in ((12, [0, 1]), (-1, [0, 1]), (0, [0, 2]), (0, [1, 1])):
+        with pytest.raises(BackendError):
+            c.gather_sum(np.array([wrong]), np.array(offsets))
+    large = pk.encrypt([pk.max_mantissa // 2])
+    large.gather_sum(np.zeros(2, np.int64), np.array([0, 1, 2]))
+    with pytest.raises(EncodingOverflow):
+        large.gather_sum(np.zeros(3, np.int64), np.array([0, 3]))
+
+
 def test_moving_between_backends(keys: Keys) -> None:
     pk, sk = keys
     c = pk.encrypt(I)
@@ -361,6 +381,7 @@ def _sent(pk: PublicKey, c: CiphertextArray) -> list[int]:
         lambda c: c.sum(axis=0),
         lambda c: c @ np.eye(4, dtype=int),
         lambda c: c[[0, 0, 1]],
+        lambda c: c.gather_sum(np.array([0, 1, 2, 3]), np.array([0, 1, 1, 4])),
         lambda c: c.at_exponent(-2),
         lambda c: c[0].reshape(2, 2) + c[1, 0],
     ],

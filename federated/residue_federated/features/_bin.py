@@ -7,7 +7,7 @@
 3. The guest decrypts, computes WOE and IV, and sends the host its IVs and, where the job asks for
    them, the WOEs.
 
-Counts are integers, so WOE and IV are those of the same bins in the clear, bit by bit.
+Counts are integers, so the WOEs are those of the same bins in the clear, bit by bit.
 """
 
 from __future__ import annotations
@@ -34,9 +34,6 @@ from residue_federated.features._keys import guest_key
 from residue_federated.features._packing import SumSlots
 
 __all__ = ["apply", "flow", "run"]
-
-_BLOCK = 1 << 14
-"""Rows of ``[y]`` in a message: one is added up while the next is encrypted."""
 
 
 def run(context: Context, config: BinConfig, table: Table | None) -> Outcome:
@@ -143,21 +140,23 @@ def _guest(
     own = Evidence.of(positives, counts, bins.sizes, totals)
     outcome = _outcome(config, table, bins, codes, own.iv, own.woe)
     ivs: dict[str, Any] = {context.party: dict(zip(table.columns, own.iv.tolist(), strict=True))}
+    found = {}
     for host in context.hosts:
         sizes, theirs = _counts_of(context, config, host, len(positive))
         slots = SumSlots.plan(public, len(positive), theirs.size)
         (packed,) = line.receive(host, "sums", public, (slots.groups,))
-        sums = _decrypted(secret, host, packed)
-        evidence = _weighed(host, slots.unpack(sums), theirs, sizes, totals)
+        sums = slots.unpack(_decrypted(secret, host, packed))
+        found[host] = _weighed(host, sums, theirs, sizes, totals)
+        if context.trace:
+            columns = np.repeat(np.arange(sizes.size), sizes)
+            positives = found[host].positives
+            outcome.trace.append(positives[np.lexsort((positives, columns))].tolist())
+    for host, evidence in found.items():
         answer = {"iv": evidence.iv}
         if config.transform is not None:
             answer["woe"] = evidence.woe
         line.send_record(host, "weights", **answer)
         ivs[host] = evidence.iv.tolist()
-        if context.trace:
-            columns = np.repeat(np.arange(sizes.size), sizes)
-            order = np.lexsort((evidence.positives, columns))
-            outcome.trace.append(evidence.positives[order].tolist())
     outcome.facts = {"iv": ivs, "positives": totals[0], "negatives": totals[1]}
     return outcome
 
@@ -243,8 +242,8 @@ def _host(
     if config.transform is not None:
         specs["woe"] = Spec(np.float64, (size,))
     weights = line.receive_record(guest, "weights", idle=None, **specs)
-    if not all(np.isfinite(values).all() for values in weights.values()):
-        raise ProtocolError(f"{guest} sent weights that are not finite")
+    if not all(np.isfinite(values).all() for values in weights.values()) or weights["iv"].min() < 0:
+        raise ProtocolError(f"{guest} sent impossible weights")
     woe = weights["woe"][np.argsort(shuffled)] if "woe" in weights else None
     return _outcome(config, table, bins, codes, weights["iv"], woe)
 

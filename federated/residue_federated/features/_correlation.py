@@ -86,24 +86,36 @@ def _guest(context: Context, config: CorrelationConfig, q: NDArray[np.int64]) ->
     for number, block in enumerate(blocks(rows)):
         encrypted = public.encrypt(_packed(q[block], slots))
         line.broadcast(context.hosts, f"rows/{number}", encrypted)
+    plain = {host: _decrypted(context, host, public, secret, slots) for host in context.hosts}
+    for host, values in plain.items():
+        line.send_record(host, "sums", masked=_bytes(values.ravel().tolist(), public.bits))
     found = {}
-    for host in context.hosts:
-        spec = Spec(np.int64, (1,))
-        theirs = int(line.receive_record(host, "columns", count=spec)["count"][0])
-        if not 1 <= theirs <= _MOST_COLUMNS:
-            raise ProtocolError(f"{host} sent an impossible number of columns")
-        (masked,) = line.receive(host, "sums", public, (theirs, slots.groups))
-        try:
-            plain = secret.decrypt(masked, dtype=object).ravel().tolist()
-        except EncodingOverflow as error:
-            raise ProtocolError(f"{host} sent sums out of range") from error
-        line.send_record(host, "sums", masked=_bytes(plain, public.bits))
-        spec = Spec(np.float64, (theirs, columns))
+    for host, values in plain.items():
+        spec = Spec(np.float64, (len(values), columns))
         r = line.receive_record(host, "correlations", r=spec)["r"]
         if not np.all(np.abs(r) <= 1):
             raise ProtocolError(f"{host} sent correlations beyond 1")
         found[host] = r.tolist()
     return Outcome(facts={"with": found})
+
+
+def _decrypted(
+    context: Context,
+    host: str,
+    public: residue.PublicKey,
+    secret: residue.PrivateKey,
+    slots: Slots,
+) -> NDArray[np.object_]:
+    """``(columns of the host, groups)`` masked sums."""
+    spec = Spec(np.int64, (1,))
+    columns = int(context.line.receive_record(host, "columns", count=spec)["count"][0])
+    if not 1 <= columns <= _MOST_COLUMNS:
+        raise ProtocolError(f"{host} sent an impossible number of columns")
+    (masked,) = context.line.receive(host, "sums", public, (columns, slots.groups))
+    try:
+        return np.asarray(secret.decrypt(masked, dtype=object))
+    except EncodingOverflow as error:
+        raise ProtocolError(f"{host} sent sums out of range") from error
 
 
 def _packed(q: NDArray[np.int64], slots: Slots) -> NDArray[np.object_]:

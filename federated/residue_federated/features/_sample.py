@@ -12,7 +12,7 @@ from residue_federated._data import Table
 from residue_federated.errors import DataError
 from residue_federated.features._config import SampleConfig
 from residue_federated.features._flows import drawing as flow
-from residue_federated.features._rows import chosen_rows, drawn, strata, taken
+from residue_federated.features._rows import MOST_CLASSES, chosen_rows, drawn, strata, taken
 
 __all__ = ["flow", "run"]
 
@@ -43,6 +43,7 @@ def run(context: Context, config: SampleConfig, table: Table | None) -> Outcome:
             ]
         )
 
-    most = math.ceil(max(config.share, *config.classes.values(), 1) * len(table.ids))
+    # Rounding adds less than a row a class.
+    most = math.ceil(max([config.share, *config.classes.values()]) * len(table.ids)) + MOST_CLASSES
     index = chosen_rows(context, table, choose, by_label=by_label, most=most)
     return Outcome(table=taken(table, index), facts={"rows": len(index)})

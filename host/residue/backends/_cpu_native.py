@@ -192,14 +192,18 @@ class NativeBackend(CpuBackend):
         return self._power("pow", a, exponents, bits)
 
     def pow_var(self, a: ResidueArray, exponents: Limbs, bits: int) -> Any:
-        """`pow` with no more bits than the longest of these exponents has."""
+        """`pow` with no more bits than the longest of these exponents has; shifts by squaring."""
         if not isinstance(a, NativeArray):
             return super().pow_var(a, exponents, bits)
         check_exponents(exponents, bits, len(a))
         used = np.flatnonzero(exponents.any(axis=0))
         top = int(used[-1]) if len(used) else 0
         most = int(exponents[:, top].max(initial=0))
-        return self._power("pow_var", a, exponents, 64 * top + most.bit_length())
+        if len(exponents) == 1 and most & (most - 1) == 0 < most and len(used) == 1:
+            times = 64 * top + most.bit_length() - 1
+            with self._count("pow_var", a.modulus, len(a), len(a) * times):
+                return NativeArray(a.modulus, self._square(a.modulus, self._rows(a), times))
+        return self._power("pow_var", a, exponents, max(1, 64 * top + most.bit_length()))
 
     def pow_fixed(self, base: ResidueArray, exponents: Limbs, bits: int) -> Any:
         """Powers of one base by a comb table that grows with its use."""

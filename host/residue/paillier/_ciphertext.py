@@ -48,8 +48,9 @@ class CiphertextArray:
     """Ciphertexts of one key, of any shape, sharing one fixed-point exponent.
 
     Supports ``+ - * @`` among themselves where Paillier can and with plaintext numbers and arrays,
-    numpy indexing and broadcasting, `sum`, `reshape`, `T`. Every operation keeps a bound on the
-    plaintexts' magnitude and raises `EncodingOverflow` where they could leave the signed range.
+    numpy indexing and broadcasting, `sum`, `gather_sum`, `reshape`, `T`. Every operation keeps a
+    bound on the plaintexts' magnitude and raises `EncodingOverflow` where they could leave the
+    signed range.
 
     Multiplications make a number of products that is independent of the multipliers' values and
     signs except for the size class of the largest one (in steps of 4 bits), but on the CPU they
@@ -327,6 +328,23 @@ class CiphertextArray:
         offsets = np.arange(outputs + 1, dtype=np.int64) * count
         residues = self.backend.prod(self._residues, np.ascontiguousarray(index).ravel(), offsets)
         return self._result(residues, shape, self._exponent, self._bound * count)
+
+    def gather_sum(self, index: NDArray[np.int64], offsets: NDArray[np.int64]) -> CiphertextArray:
+        """Sums of chosen elements: histograms, in one gathered segmented product.
+
+        Args:
+            index: ``(n,) int64``, which elements, in C order; repeated ones count repeatedly.
+            offsets: ``(s + 1,) int64``, non-decreasing, from 0 to n.
+
+        Returns ``(s,)`` ciphertexts; the i-th is the sum of the elements that
+        ``index[offsets[i]:offsets[i + 1]]`` names, and of 0 where it names none.
+
+        Raises:
+            BackendError: an index or offset is out of range.
+        """
+        residues = self.backend.prod(self._residues, index, offsets)
+        longest = int(np.diff(offsets).max(initial=0))
+        return self._result(residues, (len(residues),), self._exponent, self._bound * longest)
 
     def at_exponent(self, exponent: int) -> CiphertextArray:
         """The same numbers at a smaller exponent: mantissas times a power of 16."""

@@ -1,0 +1,1 @@
+"""Gradient-boosted trees over columns of several parties: SecureBoost."""

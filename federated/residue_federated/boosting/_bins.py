@@ -1,0 +1,83 @@
+"""Columns in quantile bins: what trees see of the data.
+
+A column has up to `bins` bins of values and one more, the last, for missing ones. A value lies in
+the first bin whose cut it does not exceed, so a split after bin b sends ``x <= cuts[b]`` left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MAX_BINS", "Binned", "Cuts"]
+
+MAX_BINS = 255
+"""Bins of values a column at most: with the missing ones they number a uint8."""
+
+_BEYOND = float(np.finfo(np.float64).max)
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Between which bins of values are separated.
+
+    cuts: a column's ``(k,) float64``, ascending, k < bins. bins: bins of values a column.
+    """
+
+    cuts: list[NDArray[np.float64]]
+    bins: int
+
+    @classmethod
+    def of(cls, x: NDArray[np.float64], bins: int) -> Cuts:
+        """Cuts of ``(rows, columns)`` values that fill the bins of each column alike.
+
+        A column of no more distinct values than bins has a bin for each. NaN is missing.
+        """
+        return cls([_cuts(column, bins) for column in x.T], bins)
+
+    def threshold(self, column: int, bin_: int) -> float:
+        """What a split after this bin compares with; past the last value where there is no cut."""
+        cuts = self.cuts[column]
+        return float(cuts[bin_]) if bin_ < len(cuts) else _BEYOND
+
+    def apply(self, x: NDArray[np.float64]) -> Binned:
+        """The bins of ``(rows, columns)`` values."""
+        out = np.empty(x.shape[::-1], np.uint8)
+        for j, (cuts, column) in enumerate(zip(self.cuts, x.T, strict=True)):
+            out[j] = np.searchsorted(cuts, column, side="left")
+            out[j, np.isnan(column)] = self.bins
+        return Binned(out, self.bins)
+
+
+@dataclass(frozen=True)
+class Binned:
+    """columns: ``(columns, rows) uint8``, `bins` stands for missing. bins: bins of values."""
+
+    columns: NDArray[np.uint8]
+    bins: int
+
+    @property
+    def width(self) -> int:
+        """Bins a column, that of missing values included."""
+        return self.bins + 1
+
+    def take(self, columns: NDArray[np.int64]) -> Binned:
+        """Chosen columns."""
+        return Binned(self.columns[columns], self.bins)
+
+
+def _cuts(column: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
+    values = np.sort(column[~np.isnan(column)])
+    if not len(values):
+        return values
+    distinct = values[np.flatnonzero(np.diff(values, prepend=-np.inf))]
+    if len(distinct) <= bins:
+        below, above = distinct[:-1], distinct[1:]
+    else:
+        ranks = np.arange(1, bins) * len(values) // bins
+        below, above = values[ranks - 1], values[ranks]
+    middle = below + (above - below) / 2
+    cuts = np.unique(np.where(middle < above, middle, below))
+    return np.asarray(cuts[cuts < values[-1]])
