@@ -21,6 +21,7 @@ from residue_federated.boosting._bins import Cuts
 from residue_federated.boosting._booster import Booster, columns_of
 from residue_federated.boosting._config import SecureBoostConfig
 from residue_federated.boosting._exchange import HostColumns, Remote, send_gradients
+from residue_federated.boosting._flow import flow
 from residue_federated.boosting._model import guest_share, host_share, importance, quality, unscaled
 from residue_federated.boosting._objective import objective
 from residue_federated.boosting._packing import Format
@@ -29,7 +30,7 @@ from residue_federated.boosting._predict import apply, predictions
 from residue_federated.boosting._tree import Local, Party, Records, grow
 from residue_federated.errors import DataError, ProtocolError
 
-__all__ = ["apply", "predictions", "run", "twin"]
+__all__ = ["apply", "flow", "predictions", "run", "twin"]
 
 _STOP, _WATCH, _TAKE_PART = range(3)
 """What the guest tells a party of a round."""
