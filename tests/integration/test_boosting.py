@@ -53,6 +53,7 @@ class Door:
     def __init__(self, post: Post, party: str) -> None:
         self.post = post
         self.party = party
+        self.lost: dict[str, str] = {}
 
     def send(self, peer: str, tag: str, payload: v1.Payload) -> None:
         post = self.post
