@@ -609,6 +609,29 @@ def test_the_records_of_an_honest_run_hold_nothing_against_anybody(honest: Hones
         assert len(alone.missing) == 3
 
 
+def test_components_of_all_vertical_families_keep_to_what_they_declare(tmp_path: Path) -> None:
+    components = {
+        "align": {"type": "psi"},
+        "part": {"type": "split", "part": "train", "stratify": True},
+        "scale": {"type": "standardise"},
+        "woe": {"type": "bin", "bins": 3},
+        "alike": {"type": "correlation", "input": "scale"},
+        "trees": {"type": "secureboost", "trees": 2, "depth": 2, "mixed_period": 1},
+        "classes": {
+            "type": "logistic_regression",
+            "one_vs_rest": True,
+            "epochs": 1,
+            "input": "scale",
+        },
+        "quality": {"type": "evaluate", "model": "trees"},
+    }
+    job = make_job(tmp_path, "logistic_regression", 2, components=components)
+    assert run_all(job, tmp_path).errors == {}
+    report = audited(job, tmp_path)
+    assert report.findings == []
+    assert report.undeclared == []
+
+
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_forged_record_is_told_and_its_party_named(
     tmp_path: Path, honest: Honest, tally: dict[str, bool], name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 import residue
 from residue.errors import InvalidCiphertext
 from residue.paillier import _formats
+from residue_federated._components import _MODULES
 from residue_federated._jobs import Job
 from residue_federated.audit._code import ENGINE, code_of
 from residue_federated.audit._facts import MalformedPayload, facts_of
@@ -291,3 +293,11 @@ def test_what_a_party_sends_itself_is_checked_after_the_fact() -> None:
                 protocol.message("h", "g", "train/scores", facts)
         else:
             protocol.message("h", "g", "train/scores", facts)
+
+
+def test_only_horizontal_components_declare_no_protocol() -> None:
+    homes = {
+        kind: importlib.import_module(f"residue_federated.{m}") for kind, m in _MODULES.items()
+    }
+    undeclared = {kind for kind, module in homes.items() if not hasattr(module, "flow")}
+    assert undeclared == {kind for kind in homes if kind.startswith("horizontal")}
