@@ -1,4 +1,4 @@
-"""The commands ``residue fl run | resume | predict | party | certs | check | schema | audit``."""
+"""The commands of ``residue fl``."""
 
 from __future__ import annotations
 
@@ -154,6 +154,27 @@ def _offer_to_resume() -> Iterator[None]:
         raise
 
 
+@app.command()
+def report(
+    directory: Annotated[
+        Path, typer.Argument(help="Run directory of a finished job.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write [default: DIRECTORY/report.html].")
+    ] = None,
+) -> None:
+    """Write a run as one self-contained HTML page: curves, time, traffic, audit."""
+    from residue_federated._report import write_report
+
+    try:
+        result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise JobError(f"{directory} is no directory of a finished run: {error}") from error
+    page = out or directory / "report.html"
+    write_report(result, page)
+    typer.echo(str(page))
+
+
 def _run_trial(
     job: Job, directory: Path, *, as_json: bool, plain: bool, verify_cpu: bool
 ) -> dict[str, Any]:
@@ -162,6 +183,8 @@ def _run_trial(
     from residue_federated._components import runner_of
     from residue_federated._results import compare_gradients, result_of
     from residue_federated._trial import run_trial, tables_of
+    from residue_federated.audit._live import RECORD
+    from residue_federated.audit._verify import audit_records
 
     console = _console(stderr=as_json)
     with _Display(console, job, "", plain) as display:
@@ -172,6 +195,8 @@ def _run_trial(
         tables = tables_of(job, directory, job.trainer)
         twin = runner_of(component).twin(job, component, tables)
     result = result_of(job, reports, twin)
+    records = {party.name: directory / party.name / RECORD for party in job.parties}
+    result["audit"] = asdict(audit_records(job, records, directory / job.guest.name / "ca.pem"))
     if verify_cpu:
         on_cpu = job.replace(devices={party.name: "cpu" for party in job.parties})
         with _Display(console, job, "verification on the CPU: ", plain) as display:
@@ -189,7 +214,9 @@ def _tell(result: dict[str, Any], target: Path, *, as_json: bool) -> None:
         return
     console = _console()
     show_result(console, result)
-    console.print(f"Everything is in {target}", soft_wrap=True)
+    console.print(
+        f"Everything is in {target}; a page of it: residue fl report {target}", soft_wrap=True
+    )
 
 
 @app.command()

@@ -146,6 +146,12 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
             f"{result['algorithm']}, {result['rows']} rows, {result['key_bits']}-bit key: "
             f"{result[rounds]} {rounds}, {result[f'seconds_per_{each}']:.3f} s each"
         )
+    findings = result["audit"]["findings"]
+    for finding in findings:
+        text = f"Audit: {finding['party']}: {finding['rule']}: {finding['text']}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if not findings:
+        console.print("Audit of the parties' records: nothing is wrong.")
     if "verified_gradients" in result:
         console.print(
             f"The CPU backend's decrypted gradients are identical: {result['verified_gradients']:,}"

@@ -255,8 +255,7 @@ def _sums(
     flat = codes.T.ravel()
     index = np.argsort(flat, kind="stable") % len(codes)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=size))])
-    residues = y.backend.prod(y.residues, index, offsets)
-    return residue.CiphertextArray(y.public_key, residues, (size,), 0, y.bound * len(codes))
+    return y.gather_sum(index, offsets)
 
 
 def _shuffled(bins: Bins) -> NDArray[np.int64]:

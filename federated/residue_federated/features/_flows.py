@@ -52,7 +52,7 @@ def binning(config: ComponentConfig, scene: Scene) -> Flow:
         _per_block("y", scene),
         Step("host", "guest", "bins", "record"),
         Step("host", "guest", "sums", "ciphertexts"),
-        Step("guest", "host", "weights", "record", waits=False),  # host after host
+        Step("guest", "host", "weights", "record"),
     )
 
 
@@ -67,7 +67,7 @@ def correlating(config: ComponentConfig, scene: Scene) -> Flow:
         _per_block("rows", scene),
         Step("host", "guest", "columns", "record"),
         Step("host", "guest", "sums", "ciphertexts"),
-        Step("guest", "host", "sums", "record", waits=False),  # host after host
+        Step("guest", "host", "sums", "record"),
         Step("host", "guest", "correlations", "record"),
     )
 
