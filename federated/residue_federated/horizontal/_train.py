@@ -19,6 +19,7 @@ from residue_federated._context import Context, Outcome, Spec
 from residue_federated._data import Scaling, Table
 from residue_federated.errors import DataError, Diverged, ProtocolError
 from residue_federated.horizontal._config import HorizontalConfig
+from residue_federated.horizontal._flow import flow
 from residue_federated.horizontal._masked import MaskedAdder, MaskedSummand
 from residue_federated.horizontal._masks import Circle
 from residue_federated.horizontal._models import Network, class_labels, descend
@@ -35,7 +36,7 @@ from residue_federated.horizontal._statistics import joint_scaling
 from residue_federated.horizontal._sums import Adder, Sum, Summand
 from residue_federated.horizontal._twin import twin
 
-__all__ = ["apply", "predictions", "run", "twin"]
+__all__ = ["apply", "flow", "predictions", "run", "twin"]
 
 Array = NDArray[np.float64]
 
