@@ -3,7 +3,7 @@
 A file lists mutants of one RTL file: `file` (relative to hw/), `bench` (relative to this folder),
 the pytest function to `run` with its `arguments`, and for each mutant its `name`, the exact `line`
 (without indentation, occurring once) and what it `becomes`. `make test` runs the first of each
-file but the largest ones, `make test-full` all of them.
+file of the arithmetic, `make test-full` all of them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,6 @@ from _pytest.mark import ParameterSet
 from residue_sim.manifest import hw_root
 
 HERE = Path(__file__).parent
-# Wholes of many modules: up to a minute a mutant.
-SLOW = (
-    *("residue_card.sv", "residue_cluster.sv", "residue_lane.sv", "residue_engine.sv"),
-    *("residue_reader.sv", "residue_writer.sv"),
-)
 
 
 @dataclass(frozen=True)
@@ -72,8 +67,8 @@ def _mutants() -> list[ParameterSet]:
         entries = listed.pop("mutants")
         for i, entry in enumerate(entries):
             mutant = Mutant(**listed, **entry)
-            slow = i > 0 or listed["file"].endswith(SLOW)
-            marks = [pytest.mark.full] if slow else []
+            quick = i == 0 and Path(listed["file"]).parent.name == "arith"
+            marks = [] if quick else [pytest.mark.full]
             mutants.append(pytest.param(mutant, id=str(mutant), marks=marks))
     return mutants
 

@@ -343,6 +343,7 @@ def averaged(job: Job, left: dict[int, list[str]]) -> tuple[list[float], float]:
     return losses[:-1], right / len(x)
 
 
+@pytest.mark.full
 def test_a_killed_host_does_not_stop_the_job(tmp_path: Path) -> None:
     job = generated(tmp_path, hosts=3, rounds=20)
     pids: dict[str, int] = {}
@@ -398,7 +399,7 @@ def fail_as(party: str, real: Callable[..., Sum]) -> Callable[..., Sum]:
     return sum_
 
 
-@pytest.mark.parametrize("aggregation", ["masks", "paillier"])
+@pytest.mark.parametrize("aggregation", ["masks", pytest.param("paillier", marks=pytest.mark.full)])
 def test_a_resumed_job_ends_with_the_same_bits(tmp_path: Path, aggregation: str) -> None:
     job = breast(aggregation=aggregation, rounds=5, batch_size=64, learning_rate=0.1)
     undisturbed, resumed = tmp_path / "undisturbed", tmp_path / "resumed"

@@ -654,7 +654,10 @@ def run(tests: Sequence[str], cap: int, **parameters: int) -> None:
     )
 
 
-@pytest.mark.parametrize("karatsuba", [0, 1], ids=["words", "rows"])
+@pytest.mark.parametrize(
+    "karatsuba",
+    [pytest.param(0, id="words"), pytest.param(1, id="rows", marks=pytest.mark.full)],
+)
 def test_residue_engine(karatsuba: int) -> None:
     if karatsuba:  # its elements take longer: more contexts to fill them
         run((), 16, Karatsuba=1, Elements=2, MaxWords=8, Contexts=32, TableEntries=272)
