@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 import residue
 from residue.backends import Backend
-from residue.errors import InvalidCiphertext, InvalidKey, KeyMismatch
+from residue.errors import InsecureKeyWarning, InvalidCiphertext, InvalidKey, KeyMismatch
 from residue_federated._checkpoint import Checkpoints, State
 from residue_federated._data import Table
 from residue_federated._jobs import Job, Role
@@ -394,6 +395,18 @@ class Context:
         self._checkpoints.save(done, state)
         if self._auditor is not None:
             self._auditor.checkpoint(self.line.path, done)
+
+    def make_key(self, peers: Sequence[str]) -> tuple[residue.PublicKey, residue.PrivateKey]:
+        """A fresh key pair of the job's width on this party's device, the public half sent."""
+        key = self.job.key
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InsecureKeyWarning)  # the command line has said so
+            public, secret = residue.keygen(
+                key.bits, insecure_allow_1024=key.insecure_allow_1024, device=self.backend
+            )
+        for peer in peers:
+            self.line.send_key(peer, public)
+        return public, secret
 
     def agree_on_rows(self, table: Table) -> None:
         """Guest and hosts see that they have the same rows, in the same order.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,28 +13,37 @@ from residue.backends import Backend
 from residue_federated import Identity, Job, PartyReport, TrialAuthority, run_party
 from residue_federated._transport import Message
 
-__all__ = ["Run", "run_all"]
+__all__ = ["Run", "Staged", "run_all"]
 
 
 @dataclass
 class Run:
-    """What all parties of a job ended with."""
+    """What all parties of a job ended with. messages: as they left; received: as they came in."""
 
     reports: dict[str, PartyReport] = field(default_factory=dict)
     errors: dict[str, residue.ResidueError] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
+    received: dict[str, list[Message]] = field(default_factory=dict)
+
+
+class Staged(Exception):
+    """A death that a test stages."""
 
 
 def run_all(
     job: Job,
     directory: Path,
+    *,
     identities: dict[str, Identity] | None = None,
     backend: Backend | None = None,
-    **changed: Job,
+    models: Path | None = None,
+    progress: Callable[[str, int], None] = lambda party, done: None,
+    changed: dict[str, Job] | None = None,
 ) -> Run:
     """Run every party in a thread, all on one backend, by default the CPU.
 
-    `changed` gives a party a job of its own.
+    models: the directory of the run whose models predict. progress: called with party and rounds
+    done; a `Staged` that it raises ends the party without a word. changed: jobs of their own.
     """
     authority, run = TrialAuthority(), Run()
     ports: dict[str, int] = {}
@@ -43,6 +53,8 @@ def run_all(
     def observe(message: Message) -> None:
         if message.party == message.sender:
             run.messages.append(message)
+        else:
+            run.received.setdefault(message.receiver, []).append(message)
 
     def one(name: str) -> None:
         def meet(port: int) -> dict[str, str]:
@@ -50,23 +62,29 @@ def run_all(
             met.wait()
             return {other: f"127.0.0.1:{port}" for other, port in ports.items() if other != name}
 
-        identity = (identities or {}).get(name) or authority.issue(directory / name, name)
+        own = directory / name
+        if (own / "key.pem").exists():  # of a run before this one
+            identity = Identity.load(own, name)
+        else:
+            identity = (identities or {}).get(name) or authority.issue(own, name)
         try:
             run.reports[name] = run_party(
-                changed.get(name, job),
+                (changed or {}).get(name, job),
                 name,
                 identity,
                 listen="127.0.0.1:0",
                 meet=meet,
                 backend=device,
                 directory=directory / name,
+                models=models and models / name,
+                progress=lambda component, done, total, loss: progress(name, done),
                 observer=observe,
                 trace=True,
             )
         except residue.ResidueError as error:
             run.errors[name] = error
             met.abort()
-        except threading.BrokenBarrierError:
+        except (Staged, threading.BrokenBarrierError):
             return
 
     with ThreadPoolExecutor(len(job.parties)) as pool:

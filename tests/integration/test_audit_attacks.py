@@ -670,8 +670,7 @@ def test_a_party_that_was_killed_and_resumed_is_not_blamed(
     write_lines(path, lines_of(path)[: number_of(path, "failed")])
     path.write_bytes(path.read_bytes() + b'{"certificate":"')
     assert audited(job, tmp_path).named == ["h0"]
-    identities = {p.name: Identity.load(tmp_path / p.name, p.name) for p in job.parties}
-    run = run_all(job, tmp_path, identities)
+    run = run_all(job, tmp_path)
     assert run.errors == {}
     report = audited(job, tmp_path)
     assert report.findings == []

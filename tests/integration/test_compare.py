@@ -361,8 +361,12 @@ def browser(found: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
 @in_browser
 @pytest.mark.parametrize(
     ("dark", "width", "printed"),
-    [(False, 1280, False), (True, 1280, False), (False, 500, False), (True, 703, True)],
-    ids=["light", "dark", "narrow", "printed"],
+    [
+        pytest.param(False, 1280, False, id="light"),
+        pytest.param(True, 1280, False, id="dark"),
+        pytest.param(False, 500, False, id="narrow", marks=pytest.mark.full),
+        pytest.param(True, 703, True, id="printed"),
+    ],
 )
 def test_page_in_a_browser(browser: Browser, dark: bool, width: int, printed: bool) -> None:
     seen = browser.probe(dark=dark, width=width, printed=printed)

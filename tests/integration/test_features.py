@@ -292,7 +292,6 @@ def test_a_resumed_job_selects_by_the_ivs_that_it_had(run: Runner) -> None:
     done = run(components)
     before = {party: done.table(party, "pick") for party in HOSTS}
     for party in ("guest", *HOSTS):
-        (done.directory / party / "key.pem").unlink()
         (last,) = (done.directory / party / "states" / "_job").glob("*2.npz")
         last.unlink()
     again = run_all(done.job, done.directory)

@@ -269,7 +269,7 @@ def test_divergence_is_an_error_at_every_party(tmp_path: Path) -> None:
 def test_a_party_of_another_authority_never_takes_part(tmp_path: Path) -> None:
     job = make_job(tmp_path, "logistic_regression", transport={"connect_timeout": 3})
     stranger = TrialAuthority().issue(tmp_path / "stranger", "h0")
-    run = run_all(job, tmp_path, {"h0": stranger})
+    run = run_all(job, tmp_path, identities={"h0": stranger})
     assert run.reports == {}
     refusals = [e for e in run.errors.values() if isinstance(e, PeerRefused)]
     assert refusals
@@ -279,7 +279,7 @@ def test_a_party_of_another_authority_never_takes_part(tmp_path: Path) -> None:
 
 def test_parties_of_different_jobs_never_start(tmp_path: Path) -> None:
     job = make_job(tmp_path, "logistic_regression", transport={"connect_timeout": 3})
-    run = run_all(job, tmp_path, h0=job.replace(rounds=7))
+    run = run_all(job, tmp_path, changed={"h0": job.replace(rounds=7)})
     assert run.reports == {}
     assert any("runs another job" in str(error) for error in run.errors.values())
     assert {type(e) for e in run.errors.values()} <= {PeerRefused, PeerLost, PeerFailed}

@@ -59,6 +59,7 @@ def test_logistic_regression(tmp_path: Path) -> None:
     assert metrics_of(job, tmp_path)["auc"] == pytest.approx(expected, rel=WITHIN)
 
 
+@pytest.mark.full
 def test_linear_regression(tmp_path: Path) -> None:
     data = {"sklearn": "diabetes"}
     adam = {"name": "adam", "learning_rate": 0.1}
@@ -87,6 +88,7 @@ def test_poisson_regression(tmp_path: Path) -> None:
     assert metrics_of(job, tmp_path)["d2"] == pytest.approx(expected, rel=WITHIN)
 
 
+@pytest.mark.full
 def test_one_versus_rest(tmp_path: Path) -> None:
     """Four classes: accuracy and AUC of scikit-learn's one-vs-rest on the same rows."""
     x, y = load_digits(n_class=4, return_X_y=True)

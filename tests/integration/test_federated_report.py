@@ -196,8 +196,11 @@ CHARTS = {
 @in_browser
 @pytest.mark.parametrize(
     ("dark", "width", "printed"),
-    [(False, 1280, False), (True, 480, False), (False, 703, True)],
-    ids=["light", "dark and narrow", "printed"],
+    [
+        pytest.param(False, 1280, False, id="light", marks=pytest.mark.full),
+        pytest.param(True, 480, False, id="dark and narrow"),
+        pytest.param(False, 703, True, id="printed", marks=pytest.mark.full),
+    ],
 )
 def test_page_in_a_browser(
     result: dict[str, Any], tmp_path: Path, dark: bool, width: int, printed: bool

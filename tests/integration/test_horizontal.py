@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-import residue
-from residue_federated import Job, PartyReport, TrialAuthority, run_party
+from residue_federated import Job
 from residue_federated._components import runner_of
 from residue_federated._context import Line, Twin
 from residue_federated._data import Scaling, load_table
@@ -33,21 +30,13 @@ from residue_federated.horizontal._models import Network, class_labels, descend
 from residue_federated.horizontal._paillier import PaillierSummand
 from residue_federated.horizontal._sums import Sum
 from residue_federated.proto import v1
+from tests.integration.parties import Staged, run_all
 
 LOGISTIC = {"type": "horizontal_logistic_regression", "rounds": 20, "learning_rate": 0.5}
 MLP = {"type": "horizontal_mlp", "rounds": 20, "learning_rate": 0.5, "classes": 10, "hidden": [16]}
 BREAST = {"sklearn": "breast_cancer", "split": "rows"}
 DIGITS = {"sklearn": "digits", "split": "rows"}
 QUICK = {"connect_timeout": 20, "peer_timeout": 2}
-
-
-@dataclass
-class Run:
-    """What all parties of a job ended with."""
-
-    reports: dict[str, PartyReport] = field(default_factory=dict)
-    errors: dict[str, residue.ResidueError] = field(default_factory=dict)
-    messages: list[Message] = field(default_factory=list)
 
 
 def make_job(data: dict[str, Any], hosts: int = 2, **train: Any) -> Job:
@@ -94,54 +83,6 @@ def generated(
         parties.append({"name": name, "data": file})
     changes = {"guest": parties[0], "hosts": parties[1:], "components": {"train": LOGISTIC | train}}
     return Job.model_validate(breast(hosts).model_dump() | changes)
-
-
-def run_all(
-    job: Job,
-    directory: Path,
-    progress: Callable[[str, int], None] = lambda party, done: None,
-    models: Path | None = None,
-) -> Run:
-    """Run every party in a thread; an error that is no ResidueError is one that a test made."""
-    authority, run = TrialAuthority(), Run()
-    directory.mkdir(exist_ok=True)
-    certificates = Path(tempfile.mkdtemp(dir=directory))
-    ports: dict[str, int] = {}
-    met = threading.Barrier(len(job.parties), timeout=60)
-    backend = residue.get_backend("cpu")
-
-    def one(name: str) -> None:
-        def meet(port: int) -> dict[str, str]:
-            ports[name] = port
-            met.wait()
-            return {other: f"127.0.0.1:{port}" for other, port in ports.items() if other != name}
-
-        try:
-            run.reports[name] = run_party(
-                job,
-                name,
-                authority.issue(certificates / name, name),
-                listen="127.0.0.1:0",
-                meet=meet,
-                backend=backend,
-                directory=directory / name,
-                models=models and models / name,
-                progress=lambda component, done, total, loss: progress(name, done),
-                observer=run.messages.append,
-                trace=True,
-            )
-        except residue.ResidueError as error:
-            run.errors[name] = error
-        except Staged:
-            pass
-
-    with ThreadPoolExecutor(len(job.parties)) as pool:
-        list(pool.map(one, [party.name for party in job.parties]))
-    return run
-
-
-class Staged(Exception):
-    """A death that a test stages."""
 
 
 def model_of(directory: Path, party: str) -> dict[str, Any]:
@@ -222,7 +163,7 @@ def test_every_party_predicts_its_rows_by_itself(
 def test_with_paillier_the_arbiter_sees_ciphertexts_only(tmp_path: Path) -> None:
     run = run_all(breast(aggregation="paillier", rounds=2), tmp_path)
     assert run.errors == {}
-    seen = [m for m in run.messages if m.party == m.receiver == "arbiter"]
+    seen = run.received["arbiter"]
     kinds = {m.tag: v1.Payload.FromString(m.data).WhichOneof("kind") for m in seen}
     clear = {tag for tag, kind in kinds.items() if kind != "ciphertexts"}
     resume = {f"{component}/resume" for component in ("_job", "train", "quality")}
@@ -312,7 +253,7 @@ def test_a_host_that_says_nothing_is_left_out_and_told(
             done.set()
 
     stage(monkeypatch, "h0", "round/1/vector", sleep)
-    run = run_all(breast(hosts=3, rounds=4, round_timeout=1.5), tmp_path, progress)
+    run = run_all(breast(hosts=3, rounds=4, round_timeout=1.5), tmp_path, progress=progress)
     assert set(run.reports) == {"guest", "h1", "h2", "arbiter"}
     assert isinstance(run.errors.pop("h0"), PeerFailed)
     assert run.errors == {}
@@ -410,13 +351,13 @@ def test_a_resumed_job_ends_with_the_same_bits(tmp_path: Path, aggregation: str)
         if (party, done) == ("guest", 3):
             raise Staged
 
-    assert run_all(job, resumed, interrupt).reports == {}
+    assert run_all(job, resumed, progress=interrupt).reports == {}
     started: dict[str, int] = {}
 
     def note(party: str, done: int) -> None:
         started.setdefault(party, done)
 
-    run = run_all(job, resumed, note)
+    run = run_all(job, resumed, progress=note)
     assert run.errors == {}
     assert set(started.values()) & {2, 3}
     assert len(set(started.values())) == 1
@@ -561,7 +502,7 @@ def test_a_vector_of_several_messages_is_summed(
     run = run_all(job, cut)
     assert run.errors == {}
     assert model_of(cut, "h0") == model_of(whole, "h0")
-    sent = {m.tag for m in run.messages if m.party == m.sender == "h0"}
+    sent = {m.tag for m in run.messages if m.sender == "h0"}
     assert {"train/round/0/0", "train/round/0/7", "train/round/0/28"} <= sent
 
 

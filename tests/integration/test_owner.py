@@ -155,6 +155,7 @@ def test_two_processes_with_keys_of_their_own(path: Path) -> None:
         assert process.wait(PATIENCE) == 0
 
 
+@pytest.mark.full
 def test_two_processes_on_the_co_simulated_card(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import residue
-from residue_federated import Job, PartyReport, TrialAuthority, run_party
+from residue_federated import Job
 from residue_federated._data import Table, load_table
-from residue_federated._transport import Message
 from residue_federated.errors import DataError
 from residue_federated.proto import v1
+from tests.integration.parties import run_all
 
 HOSTS = ["h0", "h1"]
 # Of 90 persons every party knows some; 0 to 19 are known to the guest alone.
 KNOWN = {"guest": range(60), "h0": range(20, 75), "h1": [*range(30, 90), 21]}
 COMMON = sorted(set(KNOWN["guest"]) & set(KNOWN["h0"]) & set(KNOWN["h1"]))
-
-
-@dataclass
-class Run:
-    """How it ended at each party."""
-
-    reports: dict[str, PartyReport] = field(default_factory=dict)
-    errors: dict[str, residue.ResidueError] = field(default_factory=dict)
-    received: dict[str, list[Message]] = field(default_factory=dict)
 
 
 def name_of(person: int) -> str:
@@ -77,44 +64,6 @@ def make_job(directory: Path, known: dict[str, Any] = KNOWN, **psi: Any) -> Job:
     )
 
 
-def run_all(job: Job, directory: Path, models: Path | None = None) -> Run:
-    """Run every party in a thread; `models`: the directory of the run whose model predicts."""
-    authority, run = TrialAuthority(), Run()
-    ports: dict[str, int] = {}
-    met = threading.Barrier(len(job.parties), timeout=60)
-    backend = residue.get_backend("cpu")
-
-    def observe(message: Message) -> None:
-        if message.party == message.receiver:
-            run.received.setdefault(message.receiver, []).append(message)
-
-    def one(name: str) -> None:
-        def meet(port: int) -> dict[str, str]:
-            ports[name] = port
-            met.wait()
-            return {other: f"127.0.0.1:{port}" for other, port in ports.items() if other != name}
-
-        try:
-            run.reports[name] = run_party(
-                job,
-                name,
-                authority.issue(directory / name, name),
-                listen="127.0.0.1:0",
-                meet=meet,
-                backend=backend,
-                directory=directory / name,
-                models=models and models / name,
-                observer=observe,
-                trace=True,
-            )
-        except residue.ResidueError as error:
-            run.errors[name] = error
-
-    with ThreadPoolExecutor(len(job.parties)) as pool:
-        list(pool.map(one, [party.name for party in job.parties]))
-    return run
-
-
 @pytest.mark.parametrize("method", ["dh", "rsa"])
 def test_training_on_aligned_tables_is_training_on_the_common_rows(
     tmp_path: Path, method: str
@@ -145,7 +94,7 @@ def test_training_on_aligned_tables_is_training_on_the_common_rows(
 def test_other_rows_are_aligned_before_they_are_predicted(tmp_path: Path) -> None:
     trained = run_all(make_job(tmp_path, method="dh"), tmp_path)
     known = {"guest": range(70), "h0": range(40, 90), "h1": range(50, 55)}
-    predicted = run_all(make_job(tmp_path, known, method="dh"), tmp_path / "new", tmp_path)
+    predicted = run_all(make_job(tmp_path, known, method="dh"), tmp_path / "new", models=tmp_path)
     assert trained.errors == predicted.errors == {}
     rows = pd.read_csv(tmp_path / "new" / "guest" / "train.csv")
     assert rows["id"].tolist() == [name_of(person) for person in range(50, 55)]

@@ -8,13 +8,9 @@ and the guest decrypts the sums and chooses the splits; see `residue_federated.b
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
 
-import residue
-from residue.errors import InsecureKeyWarning
 from residue_federated._context import Context, Outcome, Spec
 from residue_federated._data import Table
 from residue_federated.boosting._bins import Cuts
@@ -65,15 +61,8 @@ def _guest(context: Context, config: SecureBoostConfig, table: Table) -> Outcome
         booster.restore(state)
         records = Records(**state["records"])
     widths = [_columns_at(context, host) for host in hosts]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InsecureKeyWarning)  # the command line has said so
-        key, secret = residue.keygen(
-            context.job.key.bits,
-            insecure_allow_1024=context.job.key.insecure_allow_1024,
-            device=context.backend,
-        )
+    key, secret = context.make_key(hosts)
     for host in hosts:
-        line.send_key(host, key)
         line.send_record(host, "outputs", outputs=np.array([loss.outputs]))
     trace: list[list[int]] = []
     remotes = [

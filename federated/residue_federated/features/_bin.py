@@ -30,7 +30,6 @@ from residue_federated.features._bins import Bins, Evidence
 from residue_federated.features._blocks import BOUND_STEP, blocks
 from residue_federated.features._config import BinConfig
 from residue_federated.features._flows import binning as flow
-from residue_federated.features._keys import guest_key
 from residue_federated.features._packing import SumSlots
 
 __all__ = ["apply", "flow", "run"]
@@ -131,7 +130,7 @@ def _guest(
     """Sends labels, weighs its own bins and those of every host; IVs of all are its facts."""
     line, positive, size = context.line, _positive(table), int(bins.starts[-1])
     totals = int(positive.sum()), int((~positive).sum())
-    public, secret = guest_key(context)
+    public, secret = context.make_key(context.hosts)
     for number, rows in enumerate(blocks(len(positive))):
         block = public.encrypt(positive[rows].astype(np.int64))
         line.broadcast(context.hosts, f"y/{number}", block)

@@ -26,7 +26,6 @@ from residue_federated.errors import ProtocolError
 from residue_federated.features._blocks import BOUND_STEP, blocks
 from residue_federated.features._config import CorrelationConfig
 from residue_federated.features._flows import correlating as flow
-from residue_federated.features._keys import guest_key
 from residue_federated.linear._fixed import Slots, draw_masks
 
 __all__ = ["flow", "run"]
@@ -79,7 +78,7 @@ def _slots(config: CorrelationConfig, key: residue.PublicKey, rows: int, columns
 
 def _guest(context: Context, config: CorrelationConfig, q: NDArray[np.int64]) -> Outcome:
     line, (rows, columns) = context.line, q.shape
-    public, secret = guest_key(context)
+    public, secret = context.make_key(context.hosts)
     for host in context.hosts:
         line.send_record(host, "columns", count=np.array([columns]))
     slots = _slots(config, public, rows, columns)

@@ -8,14 +8,13 @@ decrypts the sum alone and passes it on to the hosts. The arbiter sees ciphertex
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 import residue
-from residue.errors import EncodingOverflow, InsecureKeyWarning
+from residue.errors import EncodingOverflow
 from residue_federated._context import Context, Spec
 from residue_federated.errors import ProtocolError
 from residue_federated.horizontal._packing import Packing
@@ -45,15 +44,7 @@ class PaillierSummand:
         self._packing = Packing.plan(bits, len(self._clients), context.job.key.bits)
         self._secret: residue.PrivateKey | None = None
         if context.role == "guest":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", InsecureKeyWarning)  # the command line says so
-                self._key, self._secret = residue.keygen(
-                    context.job.key.bits,
-                    insecure_allow_1024=context.job.key.insecure_allow_1024,
-                    device=context.backend,
-                )
-            for peer in context.others:
-                context.line.send_key(peer, self._key)
+            self._key, self._secret = context.make_key(context.others)
         else:
             self._key = context.line.receive_key(context.guest, context.job.key.bits)
 

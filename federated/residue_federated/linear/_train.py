@@ -13,7 +13,6 @@ Each batch, with ``[x]`` for x under the arbiter's key:
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import residue
-from residue.errors import InsecureKeyWarning
 from residue.paillier import concatenate
 from residue_federated._context import Context, Outcome, Spec
 from residue_federated._data import Table
@@ -296,14 +294,7 @@ class _Arbiter:
         losses: list[float] = state["losses"] if done else []
         sizes = self._sizes()
         rows = sizes[context.guest][0]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", InsecureKeyWarning)  # the command line has said so
-            key = context.job.key
-            public, secret = residue.keygen(
-                key.bits, insecure_allow_1024=key.insecure_allow_1024, device=context.backend
-            )
-        for peer in sizes:
-            line.send_key(peer, public)
+        _, secret = context.make_key(list(sizes))
         context.progress(done, config.epochs, losses[-1] if losses else None)
         while not losses or not stops(config, losses):
             plan = list(batches(config, rows, len(losses)))

@@ -564,9 +564,8 @@ async def trace(dut: Any) -> list[tuple[int, str, int, int]]:
     return [(at - seen[0][0], name, address, length) for at, name, address, length in seen]
 
 
-@pytest.mark.parametrize(
-    "name", ["toy", *(pytest.param(name, marks=pytest.mark.full) for name in ("wide", "small"))]
-)
+@pytest.mark.full  # make test has the card under its driver: tests/conformance, on a small one
+@pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_residue_card(name: str) -> None:
     run_bench(
         "residue_card",
