@@ -50,9 +50,8 @@ def job_of(directory: Path, kind: str) -> Job:
     )
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param("logistic_regression", marks=pytest.mark.full), "secureboost"]
-)
+@pytest.mark.full  # test_boosting.py has the card's functional model
+@pytest.mark.parametrize("kind", JOBS)
 def test_models_are_those_of_the_cpu(card: CardBackend, tmp_path: Path, kind: str) -> None:
     job = job_of(tmp_path, kind)
     card.reset_stats()

@@ -125,6 +125,7 @@ def killing(party: str, component: str, after: int) -> Callable[[Event], None]:
     return watch
 
 
+@pytest.mark.full
 def test_a_party_killed_before_any_checkpoint_is_named_and_leaves_nothing(
     job_file: Path, tmp_path: Path
 ) -> None:

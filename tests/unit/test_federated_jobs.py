@@ -36,6 +36,11 @@ def test_example_is_valid_and_complete() -> None:
     assert job.input_of("scale") is None
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLE.parent.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_example_is_a_job(path: Path) -> None:
+    assert load_job(path).trainer == "train"
+
+
 def test_unknown_field_is_named(tmp_path: Path, content: dict[str, Any]) -> None:
     content["components"]["train"]["lerning_rate"] = 0.1
     assert "components.train.lerning_rate: unknown field" in refused(tmp_path, content)
