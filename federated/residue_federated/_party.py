@@ -140,9 +140,7 @@ def run_party(
             ) as endpoint,
             _telling(endpoint),
         ):
-            run = _Run(
-                job, name, digest, table, backend, directory, models, progress, trace, auditor
-            )
+            run = _Run(job, name, table, backend, directory, models, progress, trace, auditor)
             endpoint.connect(meet(endpoint.port))
             auditor.agree_on_code(endpoint)
             if models is None:
@@ -165,7 +163,6 @@ class _Run:
         self,
         job: Job,
         name: str,
-        digest: str,
         table: Table | None,
         backend: Backend,
         directory: Path | None,
@@ -178,7 +175,6 @@ class _Run:
         self._job, self._name, self._table, self._backend = job, name, table, backend
         self._directory, self._models = directory, models
         self._progress, self._trace = progress, trace
-        self.digest = digest
         self._outcomes: dict[str, Outcome] = {}
         self._reports: list[ComponentReport] = []
         self._files: dict[str, str] = {}
@@ -217,7 +213,7 @@ class _Run:
             table, runner = self._input(name), runner_of(component)
             self._auditor.begin(name, table)
             if hasattr(runner, "apply"):
-                context = self._context(name, endpoint, Checkpoints(None, self.digest))
+                context = self._context(name, endpoint, Checkpoints(None, self._job.digest))
                 model = {} if table is None else read_model(self._models, self._job, name)
                 outcome: Outcome = runner.apply(context, component, table, model)
             else:

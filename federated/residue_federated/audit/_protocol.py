@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from residue.paillier import BOUND_STEP
 from residue_federated._components import AnyComponent
 from residue_federated._context import WHOLE
 from residue_federated._jobs import Job, Role
@@ -23,8 +24,6 @@ _AUDIT = "_audit"
 CODE_TAG = f"{_AUDIT}/code"
 APPLIED = "/predict"
 """Behind the digest of a job whose components are applied to other rows."""
-_BOUND_STEP = 32
-"""Ciphertexts announce the size of their plaintexts in steps of so many bits."""
 
 FlowOf = Callable[[AnyComponent, Scene], Flow | None]
 """The protocol of a component, None if it declares none."""
@@ -171,7 +170,7 @@ class Protocol:
     def _check_step(self, step: Step, sender: str, tag: str, facts: dict[str, Any]) -> None:
         """What the step says of the data."""
         if step.bits is not None:
-            most = -(-step.bits // _BOUND_STEP) * _BOUND_STEP
+            most = -(-step.bits // BOUND_STEP) * BOUND_STEP
             largest = max((block["bound_bits"] for block in facts["blocks"]), default=0)
             if largest > most:
                 text = f"{sender} sent '{tag}' with numbers of up to {largest} bits, not {most}"

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 
 import residue
 from residue.errors import EncodingOverflow
-from residue.paillier import concatenate
+from residue.paillier import BOUND_STEP, concatenate
 from residue_federated._context import Line, Spec
 from residue_federated.boosting._bins import Binned, Cuts
 from residue_federated.boosting._histogram import Histogram, count, encrypted
-from residue_federated.boosting._packing import BOUND_STEP, Format
+from residue_federated.boosting._packing import Format
 from residue_federated.boosting._tree import (
     Best,
     Frontier,

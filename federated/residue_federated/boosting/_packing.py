@@ -19,14 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import residue
+from residue.paillier import BOUND_STEP, side_by_side
 
-__all__ = ["BOUND_STEP", "MAX_SUM_BITS", "Format", "Quantised", "quantise"]
+__all__ = ["MAX_SUM_BITS", "Format", "Quantised", "quantise"]
 
 MAX_SUM_BITS = 53
 """Sums stay below ``2**53``: exact as float64."""
 
-BOUND_STEP = 32
-"""A ciphertext that travelled has a bound on its plaintext that is a multiple of so many bits."""
 _HEADROOM = BOUND_STEP + 12
 """Bits left free: bounds of packed sums are coarser than these are, by at most so much."""
 
@@ -94,15 +93,9 @@ class Format:
     def pack(self, sums: residue.CiphertextArray) -> residue.CiphertextArray:
         """``(n,)`` sums, n at least 1, in ``(groups(n),)`` ciphertexts.
 
-        Sum ``t * groups + i`` is slot t of ciphertext i; slots left over repeat the last sum.
+        Laid out as `residue.paillier.side_by_side` says.
         """
-        groups = self.groups(len(sums))
-        used = -(-len(sums) // groups)
-        order = np.minimum(np.arange(used * groups), len(sums) - 1).reshape(used, groups)
-        packed = sums[order[-1]]
-        for part in order[-2::-1]:
-            packed = (packed << self.width) + sums[part]
-        return packed
+        return side_by_side(sums, self.width, self.slots)
 
     def unpack(self, plaintexts: NDArray[Any], counts: Ints) -> tuple[Ints, Ints]:
         """Sums of gradients and of curvatures, ``(n,) int64`` each, over `counts` rows each.

@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 
 import residue
 from residue.errors import EncodingOverflow
+from residue.paillier import BOUND_STEP
 from residue_federated._context import Context, Model, Outcome, Spec
 from residue_federated._data import Table
 from residue_federated.errors import DataError, ProtocolError
 from residue_federated.features._bins import Bins, Evidence
-from residue_federated.features._blocks import BOUND_STEP, blocks
+from residue_federated.features._blocks import blocks
 from residue_federated.features._config import BinConfig
 from residue_federated.features._flows import binning as flow
 from residue_federated.features._packing import SumSlots

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["BOUND_STEP", "blocks"]
-
-BOUND_STEP = 32
-"""Ciphertexts that arrive are known to be bounded in steps of so many bits only."""
+__all__ = ["blocks"]
 
 _BLOCK = 1 << 14
 

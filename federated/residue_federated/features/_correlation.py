@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 import residue
 from residue.errors import EncodingOverflow
+from residue.paillier import BOUND_STEP
 from residue_federated._context import Context, Outcome, Spec
 from residue_federated._data import Scaling, Table
 from residue_federated.errors import ProtocolError
-from residue_federated.features._blocks import BOUND_STEP, blocks
+from residue_federated.features._blocks import blocks
 from residue_federated.features._config import CorrelationConfig
 from residue_federated.features._flows import correlating as flow
 from residue_federated.linear._fixed import Slots, draw_masks

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 import residue
-from residue_federated.features._blocks import BOUND_STEP
+from residue.paillier import BOUND_STEP, side_by_side
 
 __all__ = ["SumSlots"]
 
@@ -31,16 +29,12 @@ class SumSlots:
         width = most.bit_length()
         room = key.max_mantissa.bit_length() - 1 - (BOUND_STEP + width + 1)
         count = max(1, min(size, 1 + room // width))
-        return cls(width, size, count, -(-size // count))
+        groups = -(-size // count)
+        return cls(width, size, -(-size // groups), groups)
 
     def packed(self, sums: residue.CiphertextArray) -> residue.CiphertextArray:
         """``(groups,)`` ciphertexts of `size` sums; the last one fills slots left over."""
-        flat = np.minimum(np.arange(self.count * self.groups), self.size - 1)
-        ordered = sums[flat].reshape(self.count, self.groups)
-        packed = ordered[self.count - 1]
-        for t in range(self.count - 2, -1, -1):
-            packed = (packed << self.width) + ordered[t]
-        return packed
+        return side_by_side(sums, self.width, self.count)
 
     def unpack(self, plaintexts: Sequence[int]) -> list[int]:
         """The sums, of decrypted plaintexts; what exceeds the slots goes to the last of them."""

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Packing"]
+from residue.paillier import BOUND_STEP
 
-_BOUND_STEP = 32
-"""Ciphertexts on the wire state the size of their plaintexts, rounded up to so many bits."""
+__all__ = ["Packing"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Packing:
     def plan(cls, bits: int, clients: int, key_bits: int) -> Packing:
         """As many slots as leave room for the sum in the signed third of a key's plaintexts."""
         carry = (clients - 1).bit_length()
-        room = (key_bits - 3 - carry) // _BOUND_STEP * _BOUND_STEP
+        room = (key_bits - 3 - carry) // BOUND_STEP * BOUND_STEP
         return cls(bits, clients, (room - 1) // (bits + carry))
 
     @property

@@ -82,7 +82,7 @@ def loss_coefficients(
 
 @dataclass(frozen=True)
 class Slots:
-    """Several gradients in one plaintext: gradient ``t * groups + g`` is slot t of plaintext g.
+    """Several gradients in one plaintext, laid out as `residue.paillier.side_by_side` says.
 
     width: bits a slot, enough for the sum over `rows` rows of residuals up to `magnitude`.
     count: slots a plaintext; groups: plaintexts; gradients: how many there are in all.

@@ -12,7 +12,7 @@ from residue_federated._data import Table
 from residue_federated.errors import ProtocolError
 from residue_federated.linear._config import LinearConfig
 
-__all__ = ["apply", "predictions"]
+__all__ = ["apply", "predictions", "with_shares"]
 
 
 def apply(context: Context, config: LinearConfig, table: Table | None, model: Model) -> Outcome:
@@ -32,15 +32,21 @@ def apply(context: Context, config: LinearConfig, table: Table | None, model: Mo
         context.line.send_record(context.guest, "scores", scores=scores)
         return Outcome()
     scores = scores + np.array([part["intercept"] or 0.0 for part in models])
+    scores = with_shares(context, scores)
+    if not config.one_vs_rest:
+        scores = _in_label_units(scores[:, 0], models[0]["target_scaling"])
+    return Outcome(scores=scores)
+
+
+def with_shares(context: Context, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The guest's `scores` and every host's."""
     for host in context.hosts:
         spec = Spec("f8", scores.shape)
         share = context.line.receive_record(host, "scores", scores=spec)["scores"]
         if not np.isfinite(share).all():
             raise ProtocolError(f"{host} sent scores that are not finite")
         scores = scores + share
-    if not config.one_vs_rest:
-        scores = _in_label_units(scores[:, 0], models[0]["target_scaling"])
-    return Outcome(scores=scores)
+    return scores
 
 
 def _in_label_units(

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import residue
-from residue.paillier import concatenate
+from residue.paillier import concatenate, side_by_side
 from residue_federated._context import Context, Outcome, Spec
 from residue_federated._data import Table
 from residue_federated.errors import AuditViolation, Diverged, ProtocolError
@@ -30,7 +30,7 @@ from residue_federated.linear._fixed import Slots, draw_masks, quantise
 from residue_federated.linear._flow import flow
 from residue_federated.linear._models import Objective, Updater, batches, label_of, metrics, stops
 from residue_federated.linear._one_vs_rest import run_one_vs_rest
-from residue_federated.linear._predict import apply, predictions
+from residue_federated.linear._predict import apply, predictions, with_shares
 from residue_federated.linear._schemes import Poisson, Quadratic, ResidualFormat, Scheme
 from residue_federated.linear._twin import twin
 from residue_federated.proto import v1
@@ -125,10 +125,7 @@ class _Side:
         self, g: residue.CiphertextArray, slots: Slots
     ) -> tuple[residue.CiphertextArray, list[int]]:
         """`g` packed, with masks added that only this party knows."""
-        ordered = g[slots.order.ravel()].reshape(slots.count, slots.groups)
-        packed = ordered[slots.count - 1]
-        for t in range(slots.count - 2, -1, -1):
-            packed = (packed << slots.width) + ordered[t]
+        packed = side_by_side(g, slots.width, slots.count)
         masks = draw_masks(slots.groups, self.key.bits)
         return packed + np.array(masks, dtype=object), masks
 
@@ -188,7 +185,7 @@ class _Guest(_Side):
 
     def train(self) -> Outcome:
         """All epochs, then the scores of all parties together."""
-        context, line, hosts = self.context, self.line, self.context.hosts
+        context = self.context
         done, state = self.begin()
         losses: list[float] = state["losses"] if done else []
         stop = bool(losses) and stops(self.config, losses)
@@ -204,12 +201,7 @@ class _Guest(_Side):
             self.save(len(losses), losses=losses)
             context.progress(len(losses), self.config.epochs, reply.loss)
         scores = self.x[:, : self.trained] @ self.weights[: self.trained]
-        for host in hosts:
-            spec = Spec("f8", scores.shape)
-            share = line.receive_record(host, "scores", scores=spec)["scores"]
-            if not np.isfinite(share).all():
-                raise ProtocolError(f"{host} sent scores that are not finite")
-            scores = scores + share
+        scores = with_shares(context, scores)
         y, u = self.table.y, scores
         assert y is not None
         if self.table.y_scaling is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from residue.paillier._ciphertext import CiphertextArray, concatenate
 from residue.paillier._encoding import FLOAT_EXPONENT
+from residue.paillier._formats import BOUND_STEP
 from residue.paillier._interop import (
     from_phe,
     private_key_from_phe,
@@ -18,9 +19,10 @@ from residue.paillier._keyfile import (
     save_public_key,
 )
 from residue.paillier._keys import PrivateKey, PublicKey, Scheme, keygen
-from residue.paillier._packing import PackedArray, Packer
+from residue.paillier._packing import PackedArray, Packer, side_by_side
 
 __all__ = [
+    "BOUND_STEP",
     "FLOAT_EXPONENT",
     "CiphertextArray",
     "PackedArray",
@@ -37,6 +39,7 @@ __all__ = [
     "public_key_from_phe",
     "save_private_key",
     "save_public_key",
+    "side_by_side",
     "to_phe",
     "to_phe_keys",
 ]

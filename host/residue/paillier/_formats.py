@@ -30,7 +30,8 @@ _CIPHERTEXTS_MAGIC = b"RSDUCTXT"
 _CIPHERTEXTS = struct.Struct("<8sHHI32siIII")  # 64 bytes
 _MAX_DIMENSIONS = 32
 _MAX_EXPONENT = 1 << 20
-_BOUND_STEP = 32  # the bound on plaintexts is published in steps of so many bits
+BOUND_STEP = 32
+"""The bound on plaintexts travels in steps of so many bits."""
 
 _PUBLIC_KEY_MAGIC = b"RSDUPUBK"
 _PUBLIC_KEY = struct.Struct("<8sHHI")  # 16 bytes
@@ -40,7 +41,7 @@ _HAS_RANDOMIZER = 1
 def ciphertexts_to_bytes(c: CiphertextArray) -> bytes:
     """Header, shape, limbs. The caller has released the ciphertexts."""
     key = c.public_key
-    bound_bits = -(-c.bound.bit_length() // _BOUND_STEP) * _BOUND_STEP
+    bound_bits = -(-c.bound.bit_length() // BOUND_STEP) * BOUND_STEP
     header = _CIPHERTEXTS.pack(
         _CIPHERTEXTS_MAGIC,
         VERSION,

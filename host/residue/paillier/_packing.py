@@ -17,7 +17,22 @@ from residue.paillier._ciphertext import CiphertextArray
 from residue.paillier._encoding import Encoded, decode, encode
 from residue.paillier._keys import PrivateKey, PublicKey
 
-__all__ = ["PackedArray", "Packer"]
+__all__ = ["PackedArray", "Packer", "side_by_side"]
+
+
+def side_by_side(c: CiphertextArray, width: int, slots: int) -> CiphertextArray:
+    """``(n,)`` numbers of at most `width` bits in ``(ceil(n / slots),)`` ciphertexts, n >= 1.
+
+    With g ciphertexts, number ``t * g + i`` is slot t of ciphertext i, and ``ceil(n / g)`` slots
+    are used; those left over repeat the last number. Horner's scheme: a shift and a product a slot.
+    """
+    groups = -(-len(c) // slots)
+    used = -(-len(c) // groups)
+    order = np.minimum(np.arange(used * groups), len(c) - 1).reshape(used, groups)
+    packed = c[order[-1]]
+    for part in order[-2::-1]:
+        packed = (packed << width) + c[part]
+    return packed
 
 
 class Packer:
