@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fcntl import ioctl
 from functools import cache
-from types import TracebackType
 from typing import IO, Any
 
 __all__ = ["Lab", "Line", "why_not"]
@@ -110,12 +109,7 @@ class Lab:
         self.become(self._line)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             print(f"netlab: {self.counts()}", file=sys.stderr)
         finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,10 +149,10 @@ class JobBuilder:
         out: the run directory to make, by default ``runs/NAME-TIME``. See `run_job`.
         """
         from residue_federated._runs import run_job
+        from residue_federated._trial import default_run_directory
 
         job = self.build()
-        now = datetime.now(UTC)
-        return run_job(job, out or Path("runs") / f"{job.name}-{now:%Y%m%dT%H%M%SZ}", watch=watch)
+        return run_job(job, out or default_run_directory(job), watch=watch)
 
     def _content(self) -> dict[str, Any]:
         parties = {"guest": self._guest, "hosts": self._hosts or None, "arbiter": self._arbiter}

@@ -9,17 +9,25 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
 from residue.errors import ResidueError
-from residue_federated._display import Display, console_of
+from residue_federated._display import Display, console_of, table_of
 from residue_federated._jobs import Job, load_job
-from residue_federated._options import devices_of, mapping, warn_of_key
+from residue_federated._options import (
+    AsJson,
+    Device,
+    JobFile,
+    KeyBits,
+    Plain,
+    Rounds,
+    changed,
+    mapping,
+    warn_of_key,
+)
 from residue_federated._serve_cli import serve
 from residue_federated.audit._cli import audit
 from residue_federated.console._cli import ui
@@ -46,32 +54,22 @@ app.command()(ui)
 app.command()(serve)
 app.add_typer(runs, name="runs")
 
-_JobFile = Annotated[Path, typer.Argument(help="Job file (YAML).", show_default=False)]
-
 
 @app.command()
 def run(
-    job_file: _JobFile,
-    device: Annotated[
-        str | None,
-        typer.Option(help="cpu, card, auto, card:ADDRESS; or guest=...,host=...,arbiter=..."),
-    ] = None,
+    job_file: JobFile,
+    device: Device = None,
     ray: Annotated[
         str | None,
         typer.Option(help="Address of a Ray cluster, as party=ADDRESS,...; see docs/scale.md."),
     ] = None,
-    key_bits: Annotated[int | None, typer.Option(help="Size of n instead of the job's.")] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", "--trees", help="Number of epochs or trees, not the job's."),
-    ] = None,
+    key_bits: KeyBits = None,
+    epochs: Rounds = None,
     out: Annotated[
         Path | None, typer.Option(help="Run directory to make [default: runs/NAME-TIME].")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="End with one JSON object on standard output.")
-    ] = False,
-    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a bar.")] = False,
+    as_json: AsJson = False,
+    plain: Plain = False,
     verify_cpu: Annotated[
         bool,
         typer.Option(
@@ -86,14 +84,11 @@ def run(
 
     A run that is interrupted or loses a party stays as NAME.partial: see residue fl resume.
     """
-    from residue_federated._trial import new_run_directory
+    from residue_federated._trial import default_run_directory, new_run_directory
     from residue_federated.store import recorded
 
-    job = load_job(job_file)
-    devices = None if device is None else devices_of(job, device)
     rays = None if ray is None else mapping("--ray", ray)
-    job = job.replace(devices=devices, rays=rays, key_bits=key_bits, rounds=epochs)
-    warn_of_key(job)
+    job = changed(load_job(job_file), device, key_bits, epochs, rays)
     if verify_cpu and job.trainer is not None and not job.components[job.trainer].core.repeats:
         raise JobError(
             f"--verify-cpu: what {job.trainer} decrypts is hidden by masks that differ from run to "
@@ -101,7 +96,7 @@ def run(
         )
     if dry_run:
         return tell_plan(job, as_json=as_json, plain=plain)
-    target = out or Path("runs") / f"{job.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    target = out or default_run_directory(job)
     with (
         _offer_to_resume(),
         new_run_directory(target) as directory,
@@ -118,10 +113,8 @@ def resume(
     directory: Annotated[
         Path, typer.Argument(help="What an undone run left: NAME.partial.", show_default=False)
     ],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="End with one JSON object on standard output.")
-    ] = False,
-    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a bar.")] = False,
+    as_json: AsJson = False,
+    plain: Plain = False,
 ) -> None:
     """Go on with a run from the last checkpoint that all its parties have."""
     from residue_federated._trial import resumed_run_directory
@@ -144,9 +137,7 @@ def predict(
     ],
     data: Annotated[str, typer.Option(help="New files: guest=new_guest.csv,host=new_host.csv.")],
     out: Annotated[Path, typer.Option(help="Directory to make for the predictions.")],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="End with one JSON object on standard output.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Apply the models of a finished job to new rows, all parties on this machine.
 
@@ -368,7 +359,7 @@ def certs(
 
 @app.command()
 def check(
-    job_file: _JobFile,
+    job_file: JobFile,
     as_json: Annotated[bool, typer.Option("--json", help="The checked job as JSON.")] = False,
 ) -> None:
     """Check a job file and the data it names, and show what would run."""
@@ -380,7 +371,7 @@ def check(
         typer.echo(json.dumps({**job.model_dump(mode="json"), "digest": job.digest}))
         return
     console = console_of()
-    table = Table("party", "role", "device", "rows", "features", title=job.name)
+    table = table_of(job.name, "party", "role", "device", "rows", "features")
     for p in job.parties:
         held = tables.get(p.name)
         sizes = ("-", "-") if held is None else (str(len(held.ids)), str(held.x.shape[1]))

@@ -7,7 +7,6 @@ import threading
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 from residue.backends import Backend, available_backends, get_backend
 from residue.owner import Owner
@@ -30,12 +29,7 @@ class Devices:
     def __enter__(self) -> Devices:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def open(self, name: str) -> Backend:

@@ -1,10 +1,11 @@
-"""Progress of a trial on a console."""
+"""What the commands show on a console: tables, and the progress of a trial."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -14,16 +15,50 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from residue_federated._jobs import Job
 
-__all__ = ["Display", "console_of"]
+__all__ = ["Display", "console_of", "table_of"]
+
+_WORDS = frozenset(
+    [
+        "audit",
+        "component",
+        "device",
+        "directory",
+        "file",
+        "from",
+        "job",
+        "kind",
+        "message",
+        "metric",
+        "operation",
+        "party",
+        "role",
+        "run",
+        "sha256",
+        "started",
+        "state",
+        "to",
+        "type",
+    ]
+)
+"""Columns that are read from the left; all others hold numbers."""
 
 
 def console_of(*, stderr: bool = False) -> Console:
     """A console; without a terminal its lines are long enough for every table."""
     console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=120)
+    return console if console.is_terminal else Console(stderr=stderr, width=160)
+
+
+def table_of(title: str | None, *columns: str) -> Table:
+    """A table of these columns without rows."""
+    table = Table(title=title, box=SIMPLE, padding=(0, 1), title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="left" if column in _WORDS else "right", no_wrap=True)
+    return table
 
 
 class Display:

@@ -1,17 +1,60 @@
-"""What command lines of jobs share: options that name parties, and the warning of a short key."""
+"""What command lines of jobs share: options, those that name parties, and warnings."""
 
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from residue.errors import InsecureKeyWarning
 from residue_federated._jobs import Job
 from residue_federated.errors import JobError
 
-__all__ = ["devices_of", "mapping", "warn_of_key"]
+__all__ = [
+    "AsJson",
+    "Device",
+    "JobFile",
+    "KeyBits",
+    "Plain",
+    "Rounds",
+    "changed",
+    "mapping",
+    "warn_of_key",
+]
+
+JobFile = Annotated[Path, typer.Argument(help="Job file (YAML).", show_default=False)]
+Device = Annotated[
+    str | None,
+    typer.Option(help="cpu, card, auto, card:ADDRESS; or guest=...,host=...,arbiter=..."),
+]
+KeyBits = Annotated[int | None, typer.Option(help="Size of n instead of the job's.")]
+Rounds = Annotated[
+    int | None,
+    typer.Option("--epochs", "--trees", help="Number of epochs or trees, not the job's."),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="End with one JSON object on standard output.")
+]
+Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of a bar.")]
 
 
-def devices_of(job: Job, text: str) -> dict[str, str]:
+def changed(
+    job: Job,
+    device: str | None,
+    key_bits: int | None,
+    rounds: int | None,
+    rays: dict[str, str] | None = None,
+) -> Job:
+    """The job with what options change of it. Warns where its key is then insecure."""
+    devices = None if device is None else _devices_of(job, device)
+    job = job.replace(devices=devices, rays=rays, key_bits=key_bits, rounds=rounds)
+    warn_of_key(job)
+    return job
+
+
+def _devices_of(job: Job, text: str) -> dict[str, str]:
     """``cpu`` for all parties, or ``guest=card:A,host=cpu``."""
     if "=" not in text:
         return {party.name: text for party in job.parties}

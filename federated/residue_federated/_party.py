@@ -142,7 +142,6 @@ def run_party(
     assert backend is not None
     backend.reset_stats()
     nodes = None
-    number, addresses = 0, None
     try:
         nodes = open_nodes(job.party(name))
         life = _Life(job, name, table, backend, nodes, directory, models, progress, status, trace)
@@ -152,6 +151,7 @@ def run_party(
                 door = Door(name, identity, listen, single=True, keep_alive=keep_alive)
                 stack.enter_context(door)
             addresses = meet(door.port)
+            number = 0
             while True:
                 try:
                     return life.run(number, identity, door, addresses, observer)
@@ -208,21 +208,9 @@ class _Life:
             ) as endpoint,
             _telling(endpoint),
         ):
-            run = _Run(
-                job,
-                name,
-                self.table,
-                self.backend,
-                self.nodes,
-                directory,
-                self.models,
-                self.progress,
-                self.status,
-                self.trace,
-                auditor,
-            )
             endpoint.connect(addresses)
             auditor.agree_on_code(endpoint)
+            run = _Run(self, auditor)
             if self.models is None:
                 run.components(endpoint)
             else:
@@ -236,24 +224,9 @@ class _Life:
 class _Run:
     """The components of a job at one party, in order, each finished one kept on disk."""
 
-    def __init__(
-        self,
-        job: Job,
-        name: str,
-        table: Table | None,
-        backend: Backend,
-        nodes: NodesBackend | None,
-        directory: Path | None,
-        models: Path | None,
-        progress: Progress,
-        status: Callable[[PartyReport], None],
-        trace: bool,
-        auditor: Auditor,
-    ) -> None:
-        self._auditor = auditor
-        self._job, self._name, self._table, self._backend = job, name, table, backend
-        self._nodes, self._directory, self._models = nodes, directory, models
-        self._progress, self._status, self._trace = progress, status, trace
+    def __init__(self, life: _Life, auditor: Auditor) -> None:
+        self._life, self._auditor = life, auditor
+        self._job, self._name, self._directory = life.job, life.name, life.directory
         self._outcomes: dict[str, Outcome] = {}
         self._reports: list[ComponentReport] = []
         self._files: dict[str, str] = {}
@@ -262,7 +235,6 @@ class _Run:
 
     def components(self, endpoint: Endpoint) -> None:
         """Run what is not finished yet at all parties."""
-        self._start = time.perf_counter()
         results = self._checkpoints(WHOLE, keep=None)
         whole = self._context(WHOLE, endpoint, results)
         finished, _ = whole.restored() or (0, {})
@@ -285,14 +257,13 @@ class _Run:
 
     def apply(self, endpoint: Endpoint) -> None:
         """Put other rows through the components, by the models of a finished run."""
-        assert self._models is not None
-        self._start = time.perf_counter()
+        assert self._life.models is not None
         for name, component in self._job.components.items():
             table, runner = self._input(name), runner_of(component)
             self._auditor.begin(name, table)
             if hasattr(runner, "apply"):
                 context = self._context(name, endpoint, Checkpoints(None, self._job.digest))
-                model = {} if table is None else read_model(self._models, self._job, name)
+                model = {} if table is None else read_model(self._life.models, self._job, name)
                 outcome: Outcome = runner.apply(context, component, table, model)
             else:
                 outcome = Outcome(table=table if component.gives_table else None)
@@ -307,8 +278,8 @@ class _Run:
 
     def report(self, endpoint: Endpoint, *, final: bool = True) -> PartyReport:
         """What this party tells so far, or in the end: then also written into its directory."""
-        stats = self._backend.stats()
-        work = [] if self._nodes is None else self._nodes.work()
+        stats = self._life.backend.stats()
+        work = [] if self._life.nodes is None else self._life.nodes.work()
         encryption = sum(cost.host_seconds for cost in stats.values())
         encryption += max((node["seconds"] for node in work), default=0.0)
         waiting = self._waiting.seconds
@@ -317,8 +288,8 @@ class _Run:
         report = PartyReport(
             self._name,
             self._job.role(self._name),
-            {"name": self._backend.name, **self._backend.describe()},
-            rows=0 if self._table is None else len(self._table.ids),
+            {"name": self._life.backend.name, **self._life.backend.describe()},
+            rows=0 if self._life.table is None else len(self._life.table.ids),
             components=self._reports,
             operations=[{"operation": o, **asdict(cost)} for o, cost in sorted(stats.items())],
             time={"encryption": encryption, "waiting": waiting, "other": other},
@@ -328,7 +299,7 @@ class _Run:
             wire_bytes=endpoint.traffic.wire_bytes,
             files=self._files,
             nodes=work,
-            gradients=self._outcomes[trainer].trace if self._trace and trainer else None,
+            gradients=self._outcomes[trainer].trace if self._life.trace and trainer else None,
         )
         if final and self._directory is not None:
             write_json(self._directory / "report.json", asdict(report))
@@ -353,30 +324,30 @@ class _Run:
                 first.append((now, done))
             if report is not None:
                 report.seconds, report.timed_rounds = now - first[0][0], done - first[0][1]
-            self._progress(name, done, total, loss)
+            self._life.progress(name, done, total, loss)
             if now - self._told >= _STATUS_SECONDS:
                 self._told = now
                 so_far = self.report(endpoint, final=False)
-                self._status(replace(so_far, components=[], files={}))
+                self._life.status(replace(so_far, components=[], files={}))
 
         return Context(
             self._job,
             self._name,
             component,
             endpoint,
-            self._backend,
+            self._life.backend,
             checkpoints=checkpoints,
             inputs=dict(self._outcomes),
             waiting=self._waiting,
             on_progress=on_progress,
-            nodes=self._nodes,
-            trace=self._trace,
+            nodes=self._life.nodes,
+            trace=self._life.trace,
             auditor=self._auditor,
         )
 
     def _input(self, name: str) -> Table | None:
         before = self._job.input_of(name)
-        return self._table if before is None else self._outcomes[before].table
+        return self._life.table if before is None else self._outcomes[before].table
 
     def _keep(self, name: str, outcome: Outcome) -> None:
         """Table and model of a finished component, as files."""

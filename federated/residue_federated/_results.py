@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 
 from residue_federated._context import Twin
+from residue_federated._display import table_of
 from residue_federated._jobs import Job
 from residue_federated._party import PartyReport
 from residue_federated.errors import FederatedError
@@ -127,7 +126,7 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
     """Print metrics, their distance from the plaintext twin, and the table of operations."""
     if "metrics" in result:
         _show_quality(console, result)
-    table = _table(
+    table = table_of(
         "Operations", "operation", "party", "device", "calls", "results", "products",
         "card cycles", "ring busy", "host seconds",
     )  # fmt: skip
@@ -145,7 +144,7 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
             f"{row['host_seconds']:.2f}",
         )
     console.print(table)
-    spent = _table("Where the time went", "party", "encryption", "waiting", "other", "memory")
+    spent = table_of("Where the time went", "party", "encryption", "waiting", "other", "memory")
     for party, shares in result["time_shares"].items():
         memory = f"{result['peak_rss_bytes'][party] / 2**20:,.0f} MiB"
         spent.add_row(party, *(f"{share:.0%}" for share in shares.values()), memory)
@@ -178,21 +177,13 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
 
 
 def _show_quality(console: Console, result: dict[str, Any]) -> None:
-    quality = _table("Quality", "metric", "encrypted", "in the clear", "distance")
+    quality = table_of("Quality", "metric", "encrypted", "in the clear", "distance")
     for name, value in result["metrics"].items():
         known = name in result.get("plaintext_metrics", {})
         twin = f"{result['plaintext_metrics'][name]:.6f}" if known else "-"
         distance = f"{result['distance'][name]:.1e}" if known else "-"
         quality.add_row(name, f"{value:.6f}", twin, distance)
     console.print(quality)
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, box=SIMPLE, padding=(0, 1), title_justify="left")
-    for column in columns:
-        words = column in ("metric", "operation", "party", "device")
-        table.add_column(column, justify="left" if words else "right", no_wrap=True)
-    return table
 
 
 def _count(number: int) -> str:

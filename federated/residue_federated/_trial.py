@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,7 +32,14 @@ from residue_federated._jobs import Job
 from residue_federated._party import PartyReport, has_checkpoints
 from residue_federated.errors import FederatedError, JobError, PeerFailed, PeerLost, ProtocolError
 
-__all__ = ["Event", "new_run_directory", "resumed_run_directory", "run_trial", "tables_of"]
+__all__ = [
+    "Event",
+    "default_run_directory",
+    "new_run_directory",
+    "resumed_run_directory",
+    "run_trial",
+    "tables_of",
+]
 
 _PARTIAL = ".partial"
 _GRACE = 3.0
@@ -47,6 +55,11 @@ class Event:
     party: str
     kind: str
     content: dict[str, Any]
+
+
+def default_run_directory(job: Job) -> Path:
+    """Where a run of now goes, if nobody says where: ``runs/NAME-TIME``."""
+    return Path("runs") / f"{job.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
 @contextmanager

@@ -11,6 +11,7 @@
      +- RecordError            a record of a run is missing, unreadable or cannot be continued
      +- ConsoleError           the console of runs cannot start
      +- StoreError             a store of runs is missing, unreadable or a newer release's
+     |   +- UnknownRun         a store has no run of that number
      +- TransportError
      |   +- PeerRefused        a party is not who it should be, or does not accept us
      |   +- PeerLost           a party stopped answering
@@ -46,6 +47,7 @@ __all__ = [
     "StoreError",
     "StoreWarning",
     "TransportError",
+    "UnknownRun",
 ]
 
 
@@ -79,6 +81,10 @@ class ConsoleError(FederatedError):
 
 class StoreError(FederatedError):
     """A store of runs is missing, unreadable, no store at all or a newer release's."""
+
+
+class UnknownRun(StoreError):
+    """A store has no run of that number."""
 
 
 class StoreWarning(UserWarning):

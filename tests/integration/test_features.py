@@ -113,7 +113,7 @@ def in_the_clear(run: Done, party: str, most: int) -> tuple[Bins, NDArray[np.int
 def test_encrypted_bins_are_those_in_the_clear(
     run: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_blocks, "_BLOCK", 128)  # several blocks, the last one short
+    monkeypatch.setattr(_blocks, "BLOCK_ROWS", 128)  # several blocks, the last one short
     done = run({"woe": {"type": "bin", "bins": 6, "transform": "woe"}})
     assert done.errors == {}
     ivs = done.reports["guest"].component("woe").facts["iv"]
@@ -391,7 +391,7 @@ def test_a_label_that_no_row_has_is_an_error(run: Runner) -> None:
 
 
 def test_correlations_are_those_in_the_clear(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_blocks, "_BLOCK", 128)
+    monkeypatch.setattr(_blocks, "BLOCK_ROWS", 128)
     done = run({"fill": {"type": "impute"}, "pearson": {"type": "correlation"}})
     assert done.errors == {}
     facts = {p: done.reports[p].component("pearson").facts for p in ("guest", *HOSTS)}

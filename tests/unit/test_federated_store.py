@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from residue_federated import Job, PartyReport
 from residue_federated._cli import app
 from residue_federated._party import ComponentReport
 from residue_federated._trial import Event
-from residue_federated.errors import DataError, StoreError, StoreWarning
+from residue_federated.errors import DataError, StoreError, StoreWarning, UnknownRun
 from residue_federated.store import FILE, Store, _writer, recorded
 
 runner = CliRunner()
@@ -289,8 +290,28 @@ def test_unknown_runs_and_directories_are_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="holds no runs"):
         Store.open(tmp_path)
     assert not (tmp_path / FILE).exists()
-    with pytest.raises(StoreError, match="has no run 7"):
+    with pytest.raises(UnknownRun, match="has no run 7"):
         fill(tmp_path).run(7)
+
+
+@pytest.mark.parametrize("column", ["job", "operations"])
+@pytest.mark.parametrize("content", ["{", "7"])
+def test_a_damaged_column_is_named(tmp_path: Path, column: str, content: str) -> None:
+    store = fill(tmp_path)
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection, connection:
+        table = "runs" if column == "job" else "parties"
+        connection.execute(f"UPDATE {table} SET {column} = ?", (content,))
+    with pytest.raises(StoreError, match=f"a run's {column} in the store is damaged"):
+        store.run(1)
+
+
+def test_a_party_that_the_job_does_not_name_is_last(tmp_path: Path) -> None:
+    store = fill(tmp_path)
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection, connection:
+        connection.execute('UPDATE runs SET job = \'{"hosts": [{"name": "host"}]}\'')
+    details = store.run(1)
+    assert details.run.parties == ["host"]
+    assert [party.party for party in details.parties][-1] == "guest"
 
 
 def test_names_are_values_not_statements(tmp_path: Path) -> None:

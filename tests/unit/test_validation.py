@@ -19,8 +19,9 @@ from residue_federated.audit import Scene
 from residue_federated.audit._code import code_of
 from residue_federated.errors import DataError, JobError
 from residue_federated.validation._config import CrossValidateConfig
+from residue_federated.validation._cross import _apart
 from residue_federated.validation._flow import flow
-from residue_federated.validation._folds import drawn_folds, fold_sizes, rows_of
+from residue_federated.validation._folds import drawn_folds, fold_sizes
 
 LOGISTIC = {"type": "logistic_regression"}
 
@@ -59,6 +60,14 @@ def test_folds_of_a_number_take_no_notice_of_it() -> None:
     assert config(trainer=forest, stratify=True).stratified
 
 
+def test_rows_held_out_and_those_that_are_not() -> None:
+    kept, out = _apart(table([0, 1, 0, 1]), np.array([False, True, True, False]))
+    assert (kept.ids, kept.x.tolist()) == (["000", "003"], [[0.0, 1.0], [6.0, 7.0]])
+    assert out.ids == ["001", "002"]
+    assert kept.y is not None
+    assert kept.y.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("labels", "stratify", "text"),
     [
@@ -69,13 +78,6 @@ def test_folds_of_a_number_take_no_notice_of_it() -> None:
 def test_too_few_rows(labels: list[int], stratify: bool, text: str) -> None:
     with pytest.raises(DataError, match=text):
         drawn_folds(config(stratify=stratify), "guest", table(labels))
-
-
-def test_rows_of_a_fold() -> None:
-    part = rows_of(table([0, 1, 0, 1]), np.array([True, False, False, True]))
-    assert (part.ids, part.x.tolist()) == (["000", "003"], [[0.0, 1.0], [6.0, 7.0]])
-    assert part.y is not None
-    assert part.y.tolist() == [0, 1]
 
 
 def job(trainer: dict[str, Any], **changes: Any) -> Job:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from residue_federated.errors import RecordError
 
@@ -67,10 +65,11 @@ def audit(
 
 
 def _show(report: AuditReport) -> None:
-    console = Console() if Console().is_terminal else Console(width=120)
-    table = Table(title=f"Audit of {report.job}")
-    for column in ("party", "run", "entries", "signatures", "sent", "received", "ciphertexts"):
-        table.add_column(column, justify="left" if column in ("party", "run") else "right")
+    from residue_federated._display import console_of, table_of
+
+    console = console_of()
+    table = table_of(f"Audit of {report.job}", "party", "run", "entries", "signatures", "sent",
+                     "received", "ciphertexts")  # fmt: skip
     for p in report.parties:
         counts = (p.entries, p.signatures, p.sent, p.received, p.ciphertexts)
         table.add_row(p.party, p.state, *(f"{count:,}" for count in counts))

@@ -15,7 +15,7 @@ from residue._html import environment
 from residue_federated._report import loss_chart, page, progress_chart, quality, shares_chart, size
 from residue_federated._results import utilisation
 from residue_federated.console._graph import draw_graph, inputs_of
-from residue_federated.errors import StoreError
+from residue_federated.errors import StoreError, UnknownRun
 from residue_federated.store import FILE, Component, Details, Party, Round, Run, Store
 
 __all__ = ["NotThere", "Page", "Pages"]
@@ -147,12 +147,15 @@ class Pages:
 
     def _details(self, number: int) -> Details:
         store = self._store
-        if store is None or all(run.id != number for run in store.runs()):
-            raise NotThere(f"there is no run {number}")
-        return store.run(number)
+        try:
+            if store is not None:
+                return store.run(number)
+        except UnknownRun:
+            pass
+        raise NotThere(f"there is no run {number}")
 
     def _folder(self, run: Run) -> Path:
-        return self._directory / run.folder
+        return Store(self._directory).folder_of(run)
 
     def _row(self, store: Store, run: Run) -> _Row:
         """A run as one line; those that ended a while ago are looked at once."""
@@ -161,7 +164,7 @@ class Pages:
             return self._settled[key]
         details = store.run(run.id)
         result, _ = _result(run, self._folder(run))
-        parties = [party.party for party in details.parties] or _names(run.job)
+        parties = [party.party for party in details.parties] or run.parties
         row = _Row(run, _fraction(details), parties, _quality(details, result), _seconds(run))
         if run.ended is not None and time.time() - run.ended > _SETTLING:
             self._settled[key] = row
@@ -174,7 +177,7 @@ class Pages:
 
 
 def _fits(run: Run, text: str, state: str) -> bool:
-    words = (run.name, run.party or "", run.folder, *_names(run.job))
+    words = (run.name, run.party or "", run.folder, *run.parties)
     return state in ("", run.state) and any(text in word.lower() for word in words)
 
 
@@ -213,13 +216,6 @@ def _state_of(component: Component, run: Run) -> str:
     """A component's state; what was running in a run that ended shares its fate."""
     over = component.state == "running" and run.state != "running"
     return run.state if over else component.state
-
-
-def _names(job: Mapping[str, Any]) -> list[str]:
-    """The parties of a job as JSON, whatever release wrote it."""
-    hosts = job.get("hosts")
-    parties = [job.get("guest"), *(hosts if isinstance(hosts, list) else []), job.get("arbiter")]
-    return [str(party["name"]) for party in parties if isinstance(party, dict) and "name" in party]
 
 
 def _key_bits(job: Mapping[str, Any]) -> int | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["blocks"]
+__all__ = ["BLOCK_ROWS", "blocks"]
 
-_BLOCK = 1 << 14
+BLOCK_ROWS = 1 << 14
+"""Of every block but the last."""
 
 
 def blocks(rows: int) -> Iterator[slice]:
     """All rows, in order."""
-    for start in range(0, rows, _BLOCK):
-        yield slice(start, min(start + _BLOCK, rows))
+    for start in range(0, rows, BLOCK_ROWS):
+        yield slice(start, min(start + BLOCK_ROWS, rows))

@@ -330,12 +330,8 @@ class _Arbiter:
         if columns < 1:
             raise ProtocolError(f"{guest} announced {columns} columns")
         size = Network.of(config, columns).count
-        done, last, bits, measures = (
-            restored[0] if restored else 0,
-            config.rounds,
-            config.bits,
-            _MEASURES,
-        )
+        done = restored[0] if restored else 0
+        last, bits, measures = config.rounds, config.bits, _MEASURES
         plan = _plan(context, config, size)
         if plan is not None:
             released = agree_on_releases(context, config, done)

@@ -6,12 +6,20 @@ import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from residue_federated._options import devices_of, mapping, warn_of_key
+from residue_federated._options import (
+    AsJson,
+    Device,
+    JobFile,
+    KeyBits,
+    Plain,
+    Rounds,
+    changed,
+    mapping,
+)
 from residue_federated.errors import JobError
 
 if TYPE_CHECKING:
@@ -26,16 +34,10 @@ WITHIN = 30.0
 
 
 def plan(
-    job_file: Annotated[Path, typer.Argument(help="Job file (YAML).", show_default=False)],
-    device: Annotated[
-        str | None,
-        typer.Option(help="cpu, card, auto, card:ADDRESS; or guest=...,host=...,arbiter=..."),
-    ] = None,
-    key_bits: Annotated[int | None, typer.Option(help="Size of n instead of the job's.")] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", "--trees", help="Number of epochs or trees, not the job's."),
-    ] = None,
+    job_file: JobFile,
+    device: Device = None,
+    key_bits: KeyBits = None,
+    epochs: Rounds = None,
     rows: Annotated[
         str | None, typer.Option(help="Of tables that are not here: host=100000,host-2=90000.")
     ] = None,
@@ -48,10 +50,8 @@ def plan(
     within: Annotated[
         float, typer.Option(min=0, help="Seconds that rehearsals may take, about.")
     ] = WITHIN,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="End with one JSON object on standard output.")
-    ] = False,
-    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a bar.")] = False,
+    as_json: AsJson = False,
+    plain: Plain = False,
 ) -> None:
     """Estimate what a job costs: time, messages, bytes, memory; who sends what to whom.
 
@@ -59,10 +59,7 @@ def plan(
     """
     from residue_federated._jobs import load_job
 
-    job = load_job(job_file)
-    devices = None if device is None else devices_of(job, device)
-    job = job.replace(devices=devices, key_bits=key_bits, rounds=epochs)
-    warn_of_key(job)
+    job = changed(load_job(job_file), device, key_bits, epochs)
     tell_plan(job, _sizes(rows, columns), within=within, as_json=as_json, plain=plain)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from residue_federated._display import table_of
 from residue_federated.planning._plan import Plan
 
 __all__ = ["show_plan"]
@@ -29,8 +29,8 @@ def show_plan(console: Console, plan: Plan) -> None:
 
 
 def _components(plan: Plan) -> Table:
-    table = _table(f"Plan of {plan.job}", "component", "type", "from", "rounds", "seconds", "each",
-                   "messages", "bytes")  # fmt: skip
+    table = table_of(f"Plan of {plan.job}", "component", "type", "from", "rounds", "seconds",
+                     "each", "messages", "bytes")  # fmt: skip
     around = plan.around
     table.add_row("(start)", "", "", "", f"{plan.start_seconds:.1f}", "", str(around.messages),
                   f"{around.bytes:,}")  # fmt: skip
@@ -54,8 +54,8 @@ def _components(plan: Plan) -> Table:
 
 def _parties(plan: Plan) -> Table:
     largest = f"{plan.rehearsals[-1]['rows']:,}"
-    table = _table("Parties", "party", "device", "rows", "columns", "messages", "bytes",
-                   f"memory at {largest} rows", "encryption", "waiting")  # fmt: skip
+    table = table_of("Parties", "party", "device", "rows", "columns", "messages", "bytes",
+                     f"memory at {largest} rows", "encryption", "waiting")  # fmt: skip
     for name, party in plan.parties.items():
         table.add_row(
             name,
@@ -70,19 +70,11 @@ def _parties(plan: Plan) -> Table:
 
 
 def _sends(plan: Plan) -> Table:
-    table = _table("Who sends what", "component", "message", "from", "to", "kind", "messages",
-                   "bytes")  # fmt: skip
+    table = table_of("Who sends what", "component", "message", "from", "to", "kind", "messages",
+                     "bytes")  # fmt: skip
     for component in (plan.around, *plan.components):
         for number, send in enumerate(component.sends):
             name = (component.name or "(start)") if number == 0 else ""
             table.add_row(name, send.step, send.sender, send.receiver, send.kind.replace("_", " "),
                           f"{send.messages:,}", f"{send.bytes:,}")  # fmt: skip
-    return table
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, box=SIMPLE, padding=(0, 1), title_justify="left")
-    words = {"component", "type", "from", "to", "message", "kind", "party", "device"}
-    for column in columns:
-        table.add_column(column, justify="left" if column in words else "right", no_wrap=True)
     return table

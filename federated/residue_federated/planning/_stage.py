@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +164,7 @@ def _sampled(tables: dict[str, Table], fraction: float) -> dict[str, Table]:
     rare = [_of_rare(hashes[n], t.y, fraction) for n, t in tables.items() if t.y is not None]
     kept = np.concatenate([np.zeros(0, np.uint64), *rare])
     return {
-        name: _rows_of(table, np.flatnonzero((hashes[name] < limit) | np.isin(hashes[name], kept)))
+        name: table.take(np.flatnonzero((hashes[name] < limit) | np.isin(hashes[name], kept)))
         for name, table in tables.items()
     }
 
@@ -178,11 +178,6 @@ def _of_rare(
     if len(classes) > _MOST_CLASSES or not len(rare):
         return np.zeros(0, np.uint64)
     return np.concatenate([np.sort(hashes[y == k])[:_LEAST_OF_A_CLASS] for k in rare])
-
-
-def _rows_of(table: Table, rows: NDArray[np.int64]) -> Table:
-    y = None if table.y is None else table.y[rows]
-    return replace(table, ids=[table.ids[i] for i in rows.tolist()], x=table.x[rows], y=y)
 
 
 def _made_up(ids: list[str], columns: list[str], labelled: bool) -> Table:

@@ -117,20 +117,15 @@ def _show(details: Details) -> None:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows, if there are any, in columns as wide as they need."""
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
+    """Print rows, if there are any."""
+    from residue_federated._display import console_of, table_of
 
     if not rows:
         return
-    table = Table(box=SIMPLE, padding=(0, 1))
-    for column in columns:
-        table.add_column(column, no_wrap=True)
+    table = table_of(None, *columns)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table, markup=False)
+    console_of().print(table, markup=False)
 
 
 def _time(at: float) -> str:

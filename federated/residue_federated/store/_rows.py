@@ -33,6 +33,14 @@ class Run:
     pid: int
     error: str | None
 
+    @property
+    def parties(self) -> list[str]:
+        """Names of the job's parties, as far as it tells them, in its order."""
+        hosts = self.job.get("hosts")
+        told = [self.job.get("guest"), *(hosts if isinstance(hosts, list) else [])]
+        found = [*told, self.job.get("arbiter")]
+        return [str(p["name"]) for p in found if isinstance(p, dict) and "name" in p]
+
 
 @dataclass(frozen=True)
 class Component:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -10,8 +9,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from residue_federated._checkpoint import file_sha256
 from residue_federated._jobs import Job
-from residue_federated.errors import StoreError
+from residue_federated.errors import StoreError, UnknownRun
 from residue_federated.store._file import FILE, connected, make, verify
 from residue_federated.store._process import alive, born
 from residue_federated.store._rows import Artefact, Component, Kind, Party, Round, Run
@@ -20,8 +20,8 @@ from residue_federated.store._writer import RunWriter
 __all__ = ["Checked", "Details", "Store"]
 
 _Row = TypeVar("_Row", Run, Component, Round, Party, Artefact)
-_JSON = ("job", "operations")
-"""Columns that hold JSON."""
+_JSON = {"job": dict, "operations": list}
+"""Columns that hold JSON, and what it is."""
 
 
 @dataclass(frozen=True)
@@ -125,25 +125,24 @@ class Store:
         return [_run(row) for row in rows]
 
     def run(self, number: int) -> Details:
-        """One run. Raises `StoreError` if there is none of that number."""
+        """One run. Raises `UnknownRun` if there is none of that number."""
         with connected(self._path) as connection:
             connection.execute("BEGIN")  # one snapshot
             row = connection.execute("SELECT * FROM runs WHERE id = ?", (number,)).fetchone()
             if row is None:
-                raise StoreError(f"{self.directory} has no run {number}: see residue fl runs")
+                raise UnknownRun(f"{self.directory} has no run {number}: see residue fl runs")
 
             def rows(query: str, kind: type[_Row]) -> list[_Row]:
                 return [_typed(kind, r) for r in connection.execute(query, (number,))]
 
             run = _run(row)
-            places = [run.job["guest"], *run.job["hosts"], run.job["arbiter"] or {"name": None}]
-            order = [place["name"] for place in places]
+            order = {party: place for place, party in enumerate(run.parties)}
             parties = rows("SELECT * FROM parties WHERE run = ?", Party)
             return Details(
                 run,
                 rows("SELECT * FROM components WHERE run = ? ORDER BY position", Component),
                 rows("SELECT * FROM rounds WHERE run = ? ORDER BY at, done", Round),
-                sorted(parties, key=lambda party: order.index(party.party)),
+                sorted(parties, key=lambda party: order.get(party.party, len(order))),
                 rows("SELECT * FROM artefacts WHERE run = ? ORDER BY path", Artefact),
             )
 
@@ -166,13 +165,23 @@ def _run(row: Any) -> Run:
 
 def _typed(kind: type[_Row], row: Any) -> _Row:
     names = [field.name for field in fields(kind)]
-    return kind(**{n: json.loads(row[n]) if n in _JSON else row[n] for n in names})
+    return kind(**{n: _parsed(n, row[n]) if n in _JSON else row[n] for n in names})
+
+
+def _parsed(column: str, text: str) -> Any:
+    """Raises `StoreError` if somebody wrote something else there."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if not isinstance(content, _JSON[column]):
+        raise StoreError(f"a run's {column} in the store is damaged")
+    return content
 
 
 def _state(path: Path, artefact: Artefact) -> Literal["same", "changed", "missing"]:
     try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_sha256(path)
     except OSError:
         return "missing"
     return "same" if digest == artefact.sha256 else "changed"

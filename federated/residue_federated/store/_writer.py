@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import queue
 import sqlite3
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from residue.errors import ResidueError
+from residue_federated._checkpoint import file_sha256
 from residue_federated._party import PartyReport
 from residue_federated.errors import StoreError, StoreWarning
 from residue_federated.store._file import connected, translated
@@ -140,8 +140,7 @@ class RunWriter:
         try:
             size = (self._folder / path).stat().st_size
             if sha256 is None:
-                with open(self._folder / path, "rb") as file:
-                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                sha256 = file_sha256(self._folder / path)
         except OSError:  # not every run leaves every file
             return
         self._say(

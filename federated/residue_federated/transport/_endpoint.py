@@ -36,7 +36,7 @@ from residue_federated.transport._messages import Gate, Message
 from residue_federated.transport._receiving import Inbox
 from residue_federated.transport._sending import Outbox, Parcel
 
-__all__ = ["PROTOCOL_VERSION", "Endpoint", "Gate", "Message", "Traffic"]
+__all__ = ["PROTOCOL_VERSION", "Endpoint", "Traffic"]
 
 PROTOCOL_VERSION = 2
 _HEARTBEAT = 2.0
@@ -169,7 +169,7 @@ class Endpoint:
             raise MessageTooLarge(
                 f"{self._party}: message '{tag}' to {peer} has {len(data):,} bytes, more than the "
                 f"job's bound of {self._max_bytes:,}: raise transport.max_message_mib or lower "
-                "training.batch_size"
+                "the batch_size of its component"
             )
         digest = hashlib.sha256(data).digest()
         packing = _compression.pack if self._settings.compress else _compression.plain

@@ -13,7 +13,7 @@ from residue_federated._data import Table
 from residue_federated._jobs import Job
 from residue_federated.validation._config import CrossValidateConfig
 from residue_federated.validation._flow import flow
-from residue_federated.validation._folds import agreed_folds, drawn_folds, rows_of
+from residue_federated.validation._folds import agreed_folds, drawn_folds
 
 __all__ = ["flow", "predictions", "run", "twin"]
 
@@ -42,7 +42,7 @@ def run(context: Context, config: CrossValidateConfig, table: Table | None) -> O
         held = np.zeros(0, np.bool_)
         if table is not None and folds is not None:
             held = folds == k
-            kept, out = rows_of(table, ~held), rows_of(table, held)
+            kept, out = _apart(table, held)
         trained = runner.run(context.within(f"fold-{k}", on_progress), config.trainer, kept)
         part = context.within(f"held-out-{k}", lambda *_: None)
         applied = runner.apply(part, config.trainer, out, trained.model or {})
@@ -59,13 +59,18 @@ def twin(job: Job, config: CrossValidateConfig, tables: dict[str, Table]) -> Twi
     runner = runner_of(config.trainer)
     for k in range(config.folds):
         held = folds == k
-        kept, out = (
-            {name: rows_of(table, rows) for name, table in tables.items()} for rows in (~held, held)
+        parts = {name: _apart(table, held) for name, table in tables.items()}
+        trained: Twin = runner.twin(
+            job, config.trainer, {n: kept for n, (kept, _) in parts.items()}
         )
-        trained: Twin = runner.twin(job, config.trainer, kept)
         assert trained.score is not None
-        results.add(trained, held, trained.score(out))
+        results.add(trained, held, trained.score({n: out for n, (_, out) in parts.items()}))
     return Twin(results.outcome.losses, results.outcome.metrics)
+
+
+def _apart(table: Table, held: NDArray[np.bool_]) -> tuple[Table, Table]:
+    """The rows that are not held out, and those that are."""
+    return table.take(np.flatnonzero(~held)), table.take(np.flatnonzero(held))
 
 
 def predictions(config: CrossValidateConfig, scores: Floats) -> dict[str, Floats]:

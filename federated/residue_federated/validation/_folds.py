@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +11,7 @@ from residue_federated.errors import DataError, ProtocolError
 from residue_federated.features._rows import strata
 from residue_federated.validation._config import CrossValidateConfig
 
-__all__ = ["agreed_folds", "drawn_folds", "fold_sizes", "rows_of"]
+__all__ = ["agreed_folds", "drawn_folds", "fold_sizes"]
 
 Folds = NDArray[np.uint8]
 
@@ -58,10 +56,3 @@ def agreed_folds(context: Context, config: CrossValidateConfig, table: Table) ->
     if not np.array_equal(found, fold_sizes(len(folds), config.folds)):
         raise ProtocolError(f"{context.guest} sent folds of sizes that were not agreed")
     return folds
-
-
-def rows_of(table: Table, chosen: NDArray[np.bool_]) -> Table:
-    """The rows where `chosen` ``(rows,)`` is true."""
-    ids = [name for name, keep in zip(table.ids, chosen.tolist(), strict=True) if keep]
-    y = None if table.y is None else table.y[chosen]
-    return replace(table, ids=ids, x=table.x[chosen], y=y)
