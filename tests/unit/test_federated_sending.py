@@ -80,6 +80,7 @@ class Relay:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._open: list[socket.socket] = []
+        self._forgotten: set[socket.socket] = set()
         self.carried = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -97,8 +98,9 @@ class Relay:
     def _pump(self, one: socket.socket, other: socket.socket) -> None:
         try:
             while data := one.recv(1 << 14):
-                other.sendall(data)
-                self.carried += len(data)
+                if one not in self._forgotten:
+                    other.sendall(data)
+                    self.carried += len(data)
         except OSError:
             pass
         for end in (one, other):
@@ -110,9 +112,33 @@ class Relay:
             with suppress(OSError):
                 self._open.pop().shutdown(socket.SHUT_RDWR)
 
+    def forget(self) -> None:
+        """Carry no more of the connections of now, and tell neither end."""
+        self._forgotten.update(self._open)
+
     def close(self) -> None:
         self._server.close()
         self.cut()
+
+
+@pytest.fixture
+def relayed(pair: Pair) -> Iterator[Callable[[Transport], tuple[Endpoint, Endpoint, Relay]]]:
+    """guest and host, and the relay through which the guest calls the host."""
+    relays: list[Relay] = []
+
+    def make(settings: Transport) -> tuple[Endpoint, Endpoint, Relay]:
+        def via(port: int) -> int:
+            relays.append(Relay(port))
+            return relays[-1].port
+
+        return *pair(settings, via), relays[-1]
+
+    yield make
+    for relay in relays:
+        relay.close()
+
+
+Relayed = Callable[[Transport], tuple[Endpoint, Endpoint, Relay]]
 
 
 def until(met: Callable[[], bool]) -> None:
@@ -123,16 +149,10 @@ def until(met: Callable[[], bool]) -> None:
 
 
 def test_broken_connections_neither_lose_nor_repeat_nor_reorder(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
+    relayed: Relayed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    relays: list[Relay] = []
-
-    def via(port: int) -> int:
-        relays.append(Relay(port))
-        return relays[0].port
-
     seen: list[Message] = []
-    guest, host = pair(via=via)
+    guest, host, relay = relayed(TIGHT)
     passed, deliver = host._inbox._pass, list[int]()
 
     def observed(message: Message, *rest: Any) -> str | None:
@@ -152,13 +172,40 @@ def test_broken_connections_neither_lose_nor_repeat_nor_reorder(
     for number in range(count):
         assert host.receive("guest", str(number)) == numbers(40_000, number)
         if number % 12 == 5:
-            relays[0].cut()
+            relay.cut()
     sending.join()
     guest.flush()
     assert deliver == list(range(1, count + 1))
     assert [message.tag for message in seen] == [str(i) for i in range(count)]
     assert guest._outboxes["host"].repeated > 0
-    relays[0].close()
+
+
+def test_an_idle_connection_is_kept_alive(relayed: Relayed) -> None:
+    guest, host, relay = relayed(Transport(keep_alive=1))
+    guest.send("host", "last", numbers(10))
+    host.receive("guest", "last")
+    guest.flush()
+    carried = relay.carried  # nobody has anything to say
+    until(lambda: relay.carried > carried)
+
+
+def test_without_it_an_idle_connection_is_silent(relayed: Relayed) -> None:
+    guest, host, relay = relayed(Transport(keep_alive=3600))
+    guest.send("host", "last", numbers(10))
+    host.receive("guest", "last")
+    guest.flush()
+    time.sleep(0.3)
+    carried = relay.carried
+    time.sleep(2)
+    assert relay.carried == carried
+
+
+def test_a_connection_that_was_forgotten_on_the_way_is_made_anew(relayed: Relayed) -> None:
+    guest, host, relay = relayed(Transport(keep_alive=1, peer_timeout=20))
+    relay.forget()
+    guest.send("host", "late", numbers(10))
+    assert host.receive("guest", "late") == numbers(10)
+    guest.flush()
 
 
 def test_who_does_not_take_holds_the_sender_back(pair: Pair) -> None:

@@ -40,12 +40,15 @@ _CONNECT_MS = 5000
 def common_options(keep_alive: float) -> list[tuple[str, int]]:
     """What both ends of a connection are told. keep_alive: seconds of silence before a ping.
 
-    A connection is closed when a ping, or TCP's own acknowledgement, stays out for as long.
+    A connection is closed when the answer to a ping, or TCP's own, stays out for as long. A ping
+    that gRPC was sending for its windows takes a keep-alive's place; it has twice as long, as data
+    may be on their way before it (gRPC's own patience with it is a minute).
     """
     period = int(keep_alive * 1000)
     return [
         ("grpc.keepalive_time_ms", period),
         ("grpc.keepalive_timeout_ms", period),
+        ("grpc.http2.ping_timeout_ms", 2 * period),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.max_ping_strikes", 0),
