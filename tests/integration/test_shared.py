@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import stat
@@ -16,8 +15,6 @@ import pytest
 
 import residue
 from residue_federated import Job
-from residue_federated._components import runner_of
-from residue_federated._context import Twin
 from residue_federated._data import load_table
 from residue_federated.audit._live import RECORD
 from residue_federated.audit._verify import audit_records
@@ -25,9 +22,10 @@ from residue_federated.errors import AuditViolation, DataError, Diverged, Protoc
 from residue_federated.proto import v1
 from residue_federated.shared._exchange import Exchange
 from residue_federated.shared._ring import Integers
+from tests.integration import test_federated
 from tests.integration.parties import run_all
 from tests.integration.test_audit_attacks import disarm, sending
-from tests.integration.test_federated import KEY, ROWS, write_data
+from tests.integration.test_federated import ROWS, model_of, twin_of
 
 Send = Callable[[str, str, v1.Payload], None]
 LEAST_SQUARES = "shared_linear_regression"
@@ -36,35 +34,8 @@ POISSON = "shared_poisson_regression"
 
 
 def make_job(directory: Path, algorithm: str, **training: Any) -> Job:
-    write_data(directory, 1, algorithm.removeprefix("shared_"))
-    linear = algorithm == LEAST_SQUARES
-    training = {"epochs": 3, "optimiser": {"learning_rate": 0.3}} | training
-    return Job.model_validate(
-        {
-            "name": "t",
-            "guest": {"name": "guest", "data": {"file": directory / "guest.csv", "label": "y"}},
-            "hosts": [{"name": "h0", "data": {"file": directory / "h0.csv"}}],
-            "key": KEY,
-            "components": {
-                "scale": {"type": "standardise", "target": linear},
-                "train": {"type": algorithm, **training},
-            },
-            "transport": {"connect_timeout": 20, "peer_timeout": 5},
-        }
-    )
-
-
-def model_of(directory: Path, party: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((directory / party / "models" / "train.json").read_text())
-    return loaded
-
-
-def twin_of(job: Job) -> Twin:
-    tables = {p.name: load_table(job, p.name) for p in (job.guest, *job.hosts)}
-    target = job.components["scale"].model_dump()["target"]
-    tables = {name: table.standardised(target=target) for name, table in tables.items()}
-    twin: Twin = runner_of(job.components["train"]).twin(job, job.components["train"], tables)
-    return twin
+    transport = {"connect_timeout": 20, "peer_timeout": 5}
+    return test_federated.make_job(directory, algorithm, training=training, transport=transport)
 
 
 def weights_of(directory: Path) -> list[float]:

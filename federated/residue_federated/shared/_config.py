@@ -84,13 +84,14 @@ class SharedConfig(ComponentConfig):
 
     @property
     def plain(self) -> LinearConfig:
-        """The model of the arbiter's family that this one trains: its batches, label, metrics."""
+        """The model of the arbiter's family that this one trains: its batches, label, penalty."""
         return LinearConfig.model_validate(
             {
                 "type": self.type.removeprefix("shared_"),
                 "epochs": self.epochs,
                 "batch_size": self.batch_size,
                 "shuffle_seed": self.shuffle_seed,
+                "l2": self.l2,
                 "intercept": self.intercept,
             }
         )

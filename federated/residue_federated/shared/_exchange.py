@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import residue
 from residue.errors import EncodingOverflow
-from residue.paillier import BOUND_STEP, side_by_side
+from residue.paillier import BOUND_STEP, side_by_side, slot_order
 from residue_federated._context import Context, Spec
 from residue_federated.errors import AuditViolation, JobError
 from residue_federated.shared._ring import WORD_BITS, Integers, Ring, integers
@@ -39,8 +39,8 @@ _FREE_BITS = 4
 class Slots:
     """How `count` numbers below ``2**bits`` in magnitude are answered.
 
-    Number ``t * groups + i`` is slot t of ciphertext i. A slot holds the number, ``2**bits`` that
-    makes it positive, and a mask below ``2**mask``: all together below ``2**width``.
+    A slot holds the number, ``2**bits`` that makes it positive, and a mask below ``2**mask``: all
+    together below ``2**width``.
     """
 
     count: int
@@ -73,9 +73,8 @@ class Slots:
 
     @property
     def order(self) -> NDArray[np.int64]:
-        """``(used, groups)``: which number is where; slots left over repeat the last."""
-        flat = np.minimum(np.arange(self.used * self.groups), self.count - 1)
-        return flat.reshape(self.used, self.groups)
+        """``(used, groups)``: which number is where, as in `packed`."""
+        return slot_order(self.count, self.used)
 
     @property
     def places(self) -> Integers:
