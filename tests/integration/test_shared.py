@@ -19,6 +19,7 @@ from residue_federated._data import load_table
 from residue_federated.audit._live import RECORD
 from residue_federated.audit._verify import audit_records
 from residue_federated.errors import AuditViolation, DataError, Diverged, ProtocolError
+from residue_federated.linear._models import metrics_of_classes
 from residue_federated.proto import v1
 from residue_federated.shared._exchange import Exchange
 from residue_federated.shared._ring import Integers
@@ -38,9 +39,11 @@ def make_job(directory: Path, algorithm: str, **training: Any) -> Job:
     return test_federated.make_job(directory, algorithm, training=training, transport=transport)
 
 
-def weights_of(directory: Path) -> list[float]:
-    """In the twin's order: guest, host, intercept."""
+def weights_of(directory: Path, number: int | None = None) -> list[float]:
+    """In the twin's order: guest, host, intercept. number: of a class."""
     guest, host = (model_of(directory, party) for party in ("guest", "h0"))
+    if number is not None:
+        guest, host = guest["classes"][number], host["classes"][number]
     last = [] if guest["intercept"] is None else [guest["intercept"]]
     return [*guest["weights"], *host["weights"], *last]
 
@@ -76,6 +79,37 @@ def test_jobs_equal_their_plaintext_twin(
         assert "weights" not in model_of(tmp_path, "guest") | model_of(tmp_path, "h0")
     report = audit_of(job, tmp_path)
     assert (report.findings, report.undeclared) == ([], [])
+
+
+@pytest.mark.parametrize("reveal", ["own", pytest.param("none", marks=pytest.mark.full)])
+def test_one_vs_rest_equals_its_twin_under_one_key_each(tmp_path: Path, reveal: str) -> None:
+    more = {"reveal": reveal, "early_stop": {"tolerance": 1e-6}}
+    job = make_job(tmp_path, LOGISTIC, one_vs_rest=True, epochs=2, **more)
+    path = tmp_path / "guest.csv"
+    frame = pd.read_csv(path)
+    frame.assign(y=np.digitize(frame["a"], [-0.4, 0.4])).to_csv(path, index=False)
+    run, twin = run_all(job, tmp_path / "run"), twin_of(job)
+    assert run.errors == {}
+    train = run.reports["guest"].component("train")
+    assert twin.model is not None
+    assert train.metrics == pytest.approx(twin.metrics, abs=2e-2)  # of 60 rows, one may tip
+    assert len(train.facts["moves"]) == len(twin.model["classes"]) == 3
+    for k, of_class in enumerate(twin.model["classes"]):
+        assert train.facts["moves"][k] == pytest.approx(of_class["moves"], abs=2e-3)
+        if reveal == "own":
+            weights = weights_of(tmp_path / "run", k)
+            assert weights == pytest.approx(of_class["weights"], abs=2e-3)
+    assert sum(v1.Payload.FromString(m.data).HasField("public_key") for m in run.messages) == 2
+    report = audit_of(job, tmp_path / "run")
+    assert (report.findings, report.undeclared) == ([], [])
+    applied = run_all(job, tmp_path / "applied", models=tmp_path / "run")
+    assert applied.errors == {}
+    scores = pd.read_csv(tmp_path / "applied" / "guest" / "train.csv")
+    y = load_table(job, "guest").y
+    assert y is not None
+    found = metrics_of_classes(y, scores[["score_0", "score_1", "score_2"]].to_numpy())
+    assert found == pytest.approx(train.metrics)
+    assert (scores["class"] == y).mean() == pytest.approx(train.metrics["accuracy"])
 
 
 def test_early_stop_is_the_twins(tmp_path: Path) -> None:

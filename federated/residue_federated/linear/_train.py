@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,11 @@ def run(context: Context, config: LinearConfig, table: Table | None) -> Outcome:
     missing or the label is not what the model takes; `Diverged` if training leaves its range.
     """
     if config.one_vs_rest:
-        return run_one_vs_rest(context, config, table, _run_once)
-    return _run_once(context, config, table)
+        return run_one_vs_rest(context, config.epochs, table, partial(_run_once, config))
+    return _run_once(config, context, table)
 
 
-def _run_once(context: Context, config: LinearConfig, table: Table | None) -> Outcome:
+def _run_once(config: LinearConfig, context: Context, table: Table | None) -> Outcome:
     if table is None:
         return _Arbiter(context, config).train()
     table.require_complete(context.party)

@@ -44,6 +44,9 @@ class SharedPrecision(Strict):
 class SharedConfig(ComponentConfig):
     """A linear model whose weights are shared between guest and host while it is trained.
 
+    one_vs_rest: logistic regression of a label of several classes 0, 1, ...: a model for each class
+    against all others, one after the other.
+
     ``batch_size: null`` is full batch. activation, of logistic regression: ``taylor``, the tangent
     of the sigmoid at 0, or ``sine``, a series near it for predictors from -24 to 24. reveal:
     ``own`` gives each party the weights of its own columns at the end, ``none`` keeps them shared;
@@ -60,6 +63,7 @@ class SharedConfig(ComponentConfig):
     type: Literal[
         "shared_logistic_regression", "shared_linear_regression", "shared_poisson_regression"
     ]
+    one_vs_rest: bool = False
     activation: Literal["taylor", "sine"] = "taylor"
     epochs: int = Field(default=10, ge=1, le=100_000)
     batch_size: int | None = Field(default=None, ge=2)
@@ -72,9 +76,10 @@ class SharedConfig(ComponentConfig):
     precision: SharedPrecision = SharedPrecision()
 
     @model_validator(mode="after")
-    def _one_activation(self) -> Self:
-        if self.activation != "taylor" and self.type != "shared_logistic_regression":
-            raise ValueError("activation is for shared_logistic_regression")
+    def _of_classes(self) -> Self:
+        for name, default in (("activation", "taylor"), ("one_vs_rest", False)):
+            if getattr(self, name) != default and self.type != "shared_logistic_regression":
+                raise ValueError(f"{name} is for shared_logistic_regression")
         return self
 
     @property
@@ -88,6 +93,7 @@ class SharedConfig(ComponentConfig):
         return LinearConfig.model_validate(
             {
                 "type": self.type.removeprefix("shared_"),
+                "one_vs_rest": self.one_vs_rest,
                 "epochs": self.epochs,
                 "batch_size": self.batch_size,
                 "shuffle_seed": self.shuffle_seed,

@@ -26,7 +26,7 @@ from residue_federated._context import Context, Spec
 from residue_federated.errors import AuditViolation, JobError
 from residue_federated.shared._ring import WORD_BITS, Integers, Ring, integers
 
-__all__ = ["MASK_BITS", "Exchange", "Slots"]
+__all__ = ["MASK_BITS", "Exchange", "Keys", "Slots"]
 
 MASK_BITS = 64
 SECRET_BYTES = 32
@@ -91,21 +91,36 @@ class Slots:
         return np.asarray(digits.ravel()[: self.count] - (1 << self.bits))
 
 
-class Exchange:
-    """One party's keys and masks in one component. secret: `SECRET_BYTES`, None for a new one."""
+@dataclass(frozen=True)
+class Keys:
+    """A party's key pair, and the other's public key."""
 
-    def __init__(self, context: Context, secret: bytes | None = None) -> None:
-        self.peer = context.hosts[0] if context.role == "guest" else context.guest
+    public: residue.PublicKey
+    private: residue.PrivateKey
+    peers: residue.PublicKey
+
+    @classmethod
+    def agree(cls, context: Context) -> Keys:
+        """New ones, the public halves exchanged."""
+        (peer,) = context.others
+        public, private = context.make_key([peer])
+        return cls(public, private, context.line.receive_key(peer, context.job.key.bits))
+
+
+class Exchange:
+    """One party's masks in one training. secret: `SECRET_BYTES`, None for a new one."""
+
+    def __init__(self, context: Context, keys: Keys, secret: bytes | None = None) -> None:
+        (self.peer,) = context.others
         self.lead = context.role == "guest"
         self.line = context.line
         self.key_bits = context.job.key.bits
         self.secret = secret or secrets.token_bytes(SECRET_BYTES)
-        self._key, self._private = context.make_key([self.peer])
-        self._peers_key = self.line.receive_key(self.peer, self.key_bits)
+        self._keys = keys
 
     def offer(self, tag: str, numbers: Integers) -> None:
         """Send numbers under this party's key."""
-        self.line.send(self.peer, tag, self._key.encrypt(numbers))
+        self.line.send(self.peer, tag, self._keys.public.encrypt(numbers))
 
     def take(
         self, tag: str, shape: tuple[int, ...], bits: int, ahead: int = 0
@@ -116,8 +131,8 @@ class Exchange:
 
         Raises `AuditViolation` if they claim to be larger.
         """
-        idle = self.line.precompute(self._key, ahead)
-        (c,) = self.line.receive(self.peer, tag, self._peers_key, shape, idle=idle)
+        idle = self.line.precompute(self._keys.public, ahead)
+        (c,) = self.line.receive(self.peer, tag, self._keys.peers, shape, idle=idle)
         if c.exponent or c.bound.bit_length() > -(-bits // BOUND_STEP) * BOUND_STEP:
             raise self._violation(f"'{tag}' with shares out of range: beyond {bits} bits")
         return c
@@ -135,11 +150,11 @@ class Exchange:
 
         Raises `AuditViolation` if they are larger than numbers and masks are.
         """
-        idle = self.line.precompute(self._key, ahead)
-        (c,) = self.line.receive(self.peer, tag, self._key, (slots.groups,), idle=idle)
+        idle = self.line.precompute(self._keys.public, ahead)
+        (c,) = self.line.receive(self.peer, tag, self._keys.public, (slots.groups,), idle=idle)
         fault = f"'{tag}' with shares out of range: beyond {slots.used} x {slots.width} bits"
         try:
-            plain = integers(self._private.decrypt(c, dtype=object))
+            plain = integers(self._keys.private.decrypt(c, dtype=object))
         except EncodingOverflow as error:
             raise self._violation(fault) from error
         if c.exponent or min(plain) < 0 or max(plain) >> (slots.used * slots.width):

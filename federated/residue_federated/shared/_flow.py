@@ -11,14 +11,27 @@ __all__ = ["flow"]
 
 
 def flow(config: SharedConfig, scene: Scene) -> Flow:
-    """Agreement on rows, columns and keys, the batches, what is opened.
+    """One training, or with `one_vs_rest` the number of classes, keys, and one training for each.
 
     Applied to other rows, the hosts' shares of the scores, or the protocol of predictors.
     """
-    own = config.reveal == "own"
+    keys = _both("key", "public_key")
     if scene.applies:
-        opened = () if own else (*_both("key", "public_key"), *_predictors("scores"))
-        return Flow(*SAME_ROWS, *opened, _SCORES, agrees=False)
+        if config.reveal == "own":
+            return Flow(*SAME_ROWS, _SCORES, agrees=False)
+        scores = (*_predictors("scores"), _SCORES)
+        if not config.one_vs_rest:
+            return Flow(*SAME_ROWS, *keys, *scores, agrees=False)
+        parts = {"class-*": Flow(*scores, agrees=False)}
+        return Flow(*SAME_ROWS, *keys, agrees=False, parts=parts)
+    if not config.one_vs_rest:
+        return _training(config, scene, keys)
+    parts = {"class-*": _training(config, scene, ())}
+    return Flow(*keys, Step("guest", "host", "classes", "record"), agrees=False, parts=parts)
+
+
+def _training(config: SharedConfig, scene: Scene, keys: tuple[Step, ...]) -> Flow:
+    """Agreement on rows, columns and keys, the batches, what is opened."""
     bits = None if scene.rows is None else ring_of(config, scene.rows).bits
     batch = (
         *_predictors("{epoch}/{batch}"),
@@ -39,9 +52,9 @@ def flow(config: SharedConfig, scene: Scene) -> Flow:
     return Flow(
         *SAME_ROWS,
         *_both("columns", "record"),
-        *_both("key", "public_key"),
+        *keys,
         epochs,
-        *(_both("weights", "record") if own else _predictors("scores")),
+        *(_both("weights", "record") if config.reveal == "own" else _predictors("scores")),
         _SCORES,
     )
 

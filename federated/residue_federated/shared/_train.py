@@ -13,6 +13,7 @@ KDD 2021, sections 4.2 and 4.3.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from residue_federated._context import Context, Outcome, Spec
 from residue_federated._data import Table
 from residue_federated.errors import DataError, Diverged, ProtocolError
 from residue_federated.linear._models import batches, label_of, metrics
+from residue_federated.linear._one_vs_rest import run_one_vs_rest
 from residue_federated.shared._config import SharedConfig
-from residue_federated.shared._exchange import Exchange
+from residue_federated.shared._exchange import Exchange, Keys
 from residue_federated.shared._flow import flow
 from residue_federated.shared._format import (
     MOST_COLUMNS,
@@ -54,13 +56,29 @@ def run(context: Context, config: SharedConfig, table: Table | None) -> Outcome:
     """
     assert table is not None  # a job with an arbiter has no such component
     table.require_complete(context.party)
-    return _Side(context, config, table).train()
+    if not config.one_vs_rest:
+        return _train(config, None, context, table)
+    keys = Keys.agree(context)
+    return run_one_vs_rest(context, config.epochs, table, partial(_train, config, keys))
+
+
+def _train(
+    config: SharedConfig, keys: Keys | None, context: Context, table: Table | None
+) -> Outcome:
+    assert table is not None
+    return _Side(context, config, table, keys).train()
 
 
 class _Side:
-    """A party: its columns, and its shares of all weights and of the last step, by owner."""
+    """A party: its columns, and its shares of all weights and of the last step, by owner.
 
-    def __init__(self, context: Context, config: SharedConfig, table: Table) -> None:
+    keys: None to agree on new ones.
+    """
+
+    def __init__(
+        self, context: Context, config: SharedConfig, table: Table, keys: Keys | None
+    ) -> None:
+        self.keys = keys
         self.context, self.config, self.table = context, config, table
         self.x = encoded_features(config, context, table)
         self.ring = ring_of(config, len(self.x))
@@ -79,7 +97,8 @@ class _Side:
         columns = {context.party: self.x.shape[1], peer: int(count[0])}
         if not 1 <= columns[peer] <= MOST_COLUMNS:
             raise ProtocolError(f"{peer} claims {columns[peer]} columns")
-        self.exchange = Exchange(context, state["masks"].tobytes() if done else None)
+        keys = self.keys or Keys.agree(context)
+        self.exchange = Exchange(context, keys, state["masks"].tobytes() if done else None)
         self.products = Products(
             self.exchange, self.ring, self.config.precision, columns[context.party], columns[peer]
         )

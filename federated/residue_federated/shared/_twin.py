@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,7 @@ from residue_federated._data import Table
 from residue_federated._jobs import Job
 from residue_federated.linear._config import Optimiser
 from residue_federated.linear._models import Objective, Penalty, Updater, batches, label_of
+from residue_federated.linear._one_vs_rest import twin_one_vs_rest
 from residue_federated.linear._twin import ended, joined
 from residue_federated.shared._config import SharedConfig
 from residue_federated.shared._residuals import sine_series, sines
@@ -19,6 +22,12 @@ __all__ = ["twin"]
 
 def twin(job: Job, config: SharedConfig, tables: dict[str, Table]) -> Twin:
     """Train on both parties' tables joined."""
+    if config.one_vs_rest:
+        return twin_one_vs_rest(job.guest.name, tables, partial(_train, job, config))
+    return _train(job, config, tables)
+
+
+def _train(job: Job, config: SharedConfig, tables: dict[str, Table]) -> Twin:
     y, plain = tables[job.guest.name].y, config.plain
     assert y is not None
     label, x = label_of(plain, job.guest.name, y), joined(job, plain, tables)
