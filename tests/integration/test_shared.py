@@ -61,6 +61,7 @@ def audit_of(job: Job, directory: Path) -> Any:
         (LEAST_SQUARES, {"optimiser": {"learning_rate": 0.1, "momentum": 0.5}, "l2": 0.1}),
         (LEAST_SQUARES, {"intercept": False, "batch_size": 30, "reveal": "none"}),
         (POISSON, {"l2": 0.05, "optimiser": {"learning_rate": 0.1}}),
+        (LEAST_SQUARES, {"l1": 0.3, "optimiser": {"learning_rate": 0.1, "momentum": 0.5}}),
     ],
 )
 def test_jobs_equal_their_plaintext_twin(
@@ -74,7 +75,11 @@ def test_jobs_equal_their_plaintext_twin(
     assert (guest.rounds, guest.losses) == (3, [])
     assert twin.model is not None
     if training.get("reveal", "own") == "own":
-        assert weights_of(tmp_path) == pytest.approx(twin.model["weights"], abs=2e-3)
+        weights = weights_of(tmp_path)
+        assert weights == pytest.approx(twin.model["weights"], abs=2e-3)
+        zeros = [w == 0 for w in weights]
+        assert zeros == [w == 0 for w in twin.model["weights"]]
+        assert any(zeros) == ("l1" in training)
     else:
         assert "weights" not in model_of(tmp_path, "guest") | model_of(tmp_path, "h0")
     report = audit_of(job, tmp_path)
@@ -142,8 +147,8 @@ def test_predictions_are_the_scores_of_training(tmp_path: Path, reveal: str) -> 
 
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     """The last state of both parties is taken away: they do two epochs again."""
-    training = {"epochs": 3, "optimiser": {"learning_rate": 0.3, "momentum": 0.5}, "batch_size": 30}
-    job = make_job(tmp_path, LOGISTIC, **training)
+    optimiser = {"learning_rate": 0.3, "momentum": 0.5}
+    job = make_job(tmp_path, LOGISTIC, optimiser=optimiser, batch_size=30, l1=0.01)
     first = run_all(job, tmp_path / "run")
     shutil.copytree(tmp_path / "run", tmp_path / "again")
     for party in ("guest", "h0"):

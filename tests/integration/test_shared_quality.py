@@ -7,9 +7,10 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer
-from sklearn.linear_model import LogisticRegression
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.linear_model import Lasso, LogisticRegression
 from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner
@@ -22,9 +23,11 @@ from tests.integration.test_federated import model_of, twin_of
 from tests.integration.test_federated_quality import (
     WITHIN,
     counts,
+    digits,
     job_of,
     metrics_of,
     r2_of_diabetes,
+    scaled,
 )
 from tests.integration.test_shared import LEAST_SQUARES, LOGISTIC, POISSON
 
@@ -63,6 +66,31 @@ def test_linear_regression(tmp_path: Path) -> None:
     optimiser = {"learning_rate": 0.2, "momentum": 0.7}
     job = job_of(data, data, LEAST_SQUARES, epochs=30, optimiser=optimiser)
     assert metrics_of(job, tmp_path)["r2"] == pytest.approx(r2_of_diabetes(), rel=WITHIN)
+
+
+@pytest.mark.full
+def test_linear_regression_with_l1(tmp_path: Path) -> None:
+    """The weights that are zero are scikit-learn's, and the others close to its."""
+    data = {"sklearn": "diabetes"}
+    optimiser = {"learning_rate": 0.2, "momentum": 0.7}
+    job = job_of(data, data, LEAST_SQUARES, epochs=40, optimiser=optimiser, l1=0.05)
+    metrics, models = metrics_of(job, tmp_path), [model_of(tmp_path, p) for p in ("host", "guest")]
+    x, y = load_diabetes(return_X_y=True, as_frame=True)
+    columns = [name for model in models for name in model["columns"]]
+    x, target = scaled(x[columns].to_numpy()), scaled(y.to_numpy()[:, None])[:, 0]
+    lasso = Lasso(alpha=0.05).fit(x, target)
+    weights = np.concatenate([model["weights"] for model in models])
+    assert metrics["r2"] == pytest.approx(lasso.score(x, target), rel=WITHIN)
+    assert weights == pytest.approx(lasso.coef_, abs=0.005)
+    assert 0 < np.sum(weights == 0) == np.sum(lasso.coef_ == 0)
+
+
+@pytest.mark.full
+def test_one_versus_rest(tmp_path: Path) -> None:
+    guest, host, expected = digits(tmp_path)
+    training = {"one_vs_rest": True, "epochs": 12, "optimiser": {"learning_rate": 0.1}}
+    job = job_of(guest, host, LOGISTIC, **training)
+    assert metrics_of(job, tmp_path) == pytest.approx(expected, rel=WITHIN)
 
 
 @pytest.mark.full

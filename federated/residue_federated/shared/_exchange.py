@@ -137,10 +137,16 @@ class Exchange:
             raise self._violation(f"'{tag}' with shares out of range: beyond {bits} bits")
         return c
 
-    def answer(self, tag: str, c: residue.CiphertextArray, slots: Slots) -> Integers:
-        """Send ``(groups,)`` packed products back, masked; this party's ``(count,)`` shares."""
+    def answer(
+        self, tag: str, c: residue.CiphertextArray, slots: Slots, multiples: int = 1
+    ) -> Integers:
+        """Send ``(groups,)`` packed products back, masked; this party's ``(count,)`` shares.
+
+        multiples: masks are multiples of that, and hide all but what numbers are modulo it.
+        """
         size = slots.used * slots.groups
-        masks = self._masks(tag, size, slots.mask // 8) + (1 << slots.bits)
+        masks = self.drawn(tag, size, slots.mask // 8)
+        masks = masks - masks % multiples + (1 << slots.bits)
         packed = slots.places @ masks.reshape(slots.used, slots.groups)
         self.line.send(self.peer, tag, c + packed)
         return np.asarray((1 << slots.bits) - masks[: slots.count])
@@ -170,8 +176,8 @@ class Exchange:
         spec = Spec("u4", (count, ring.bits // WORD_BITS))
         return ring.of_words(self.line.receive_record(self.peer, tag, shares=spec)["shares"])
 
-    def _masks(self, tag: str, count: int, width: int) -> Integers:
-        """``(count,)`` integers of `width` bytes, the same for the same tag."""
+    def drawn(self, tag: str, count: int, width: int) -> Integers:
+        """``(count,)`` secret integers of `width` bytes, the same for the same tag."""
         name = f"{self.line.path}/{tag}".encode()
         raw = hashlib.shake_256(_LABEL + self.secret + name).digest(count * width)
         values = [int.from_bytes(raw[i : i + width], "little") for i in range(0, len(raw), width)]

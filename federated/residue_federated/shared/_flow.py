@@ -38,6 +38,7 @@ def _training(config: SharedConfig, scene: Scene, keys: tuple[Step, ...]) -> Flo
         *_residuals(config),
         *_both("d/{epoch}/{batch}", "ciphertexts", bits),
         *_both("g/{epoch}/{batch}", "ciphertexts"),
+        *(_threshold(bits) if config.l1 else ()),
     )
     number = None if scene.rows is None else len(list(batches(config.plain, scene.rows, 0)))
     epoch = Loop("batch", batch, least=number or 1, most=number)
@@ -81,6 +82,17 @@ def _residuals(config: SharedConfig) -> tuple[Step, ...]:
     return (
         Step("host", "guest", "p/{epoch}/{batch}", "ciphertexts", waits=False),
         Step("guest", "host", "p/{epoch}/{batch}", "ciphertexts"),
+    )
+
+
+def _threshold(bits: int | None) -> tuple[Step, ...]:
+    """Bits of the host's numbers, then its part of a product of shares; the guest's answers."""
+    return tuple(
+        Step(
+            a, b, f"{tag}/{{epoch}}/{{batch}}", "ciphertexts", bits=width if b == "guest" else None
+        )
+        for tag, width in (("c", 1), ("m", bits))
+        for a, b in (("host", "guest"), ("guest", "host"))
     )
 
 

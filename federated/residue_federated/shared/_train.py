@@ -5,7 +5,8 @@ Each batch, all numbers but the features and the label being shares:
 1. predictors ``u = X w`` over both parties' columns (`Products.predictors`);
 2. residuals of u and the label (`residue_federated.shared._residuals`);
 3. gradients ``X.T d`` of both parties' columns (`Products.gradients`);
-4. a step, computed by each party on its shares alone.
+4. a step, computed by each party on its shares alone;
+5. with L1, a soft threshold (`residue_federated.shared._rectify`).
 
 The products follow C. Chen et al., "When homomorphic encryption marries secret sharing" (CAESAR),
 KDD 2021, sections 4.2 and 4.3.
@@ -32,6 +33,7 @@ from residue_federated.shared._format import (
     encoded_features,
     gains,
     ring_of,
+    threshold_of,
 )
 from residue_federated.shared._predict import (
     apply,
@@ -40,6 +42,7 @@ from residue_federated.shared._predict import (
     scores_of_own,
 )
 from residue_federated.shared._products import Products
+from residue_federated.shared._rectify import Rectifier
 from residue_federated.shared._residuals import residuals_of
 from residue_federated.shared._ring import Integers, integers
 from residue_federated.shared._twin import twin
@@ -103,6 +106,8 @@ class _Side:
             self.exchange, self.ring, self.config.precision, columns[context.party], columns[peer]
         )
         self.residuals = residuals_of(self.config, self.exchange, self.ring)
+        bits = self.config.precision.weight_bits + self.config.precision.integer_bits + 1
+        self.rectifier = Rectifier(self.exchange, self.ring, bits)
         self.weights = {name: integers([0] * size) for name, size in columns.items()}
         self.steps = dict(self.weights)
         self.penalised = {name: integers([1] * size) for name, size in columns.items()}
@@ -155,13 +160,28 @@ class _Side:
         d = self.residuals(tag, u, label)
         own, peers = self.products.gradients(tag, x, d)
         scale = gains(self.config, len(rows))
+        moved = {}
         for name, gradient in ((party, own), (peer, peers)):
             w = self.weights[name]
             total = gradient * scale.gradient + self.steps[name] * scale.step
             total = self.ring.reduced(total + w * self.penalised[name] * scale.weight)
             step = self.ring.truncated(total, scale.shift, lead=self.exchange.lead)
-            self.steps[name] = self.ring.reduced(step)
-            self.weights[name] = self.ring.reduced(w - step)
+            moved[name] = self.ring.reduced(w - step)
+        if self.config.l1:
+            self._shrink(tag, moved)
+        for name, w in moved.items():
+            self.steps[name] = self.ring.reduced(self.weights[name] - w)
+        self.weights = moved
+
+    def _shrink(self, tag: str, weights: dict[str, Integers]) -> None:
+        """The soft threshold of an L1 penalty, in place: the guest's weights, then the host's."""
+        names = (self.context.guest, *self.context.hosts)
+        chosen = {name: self.penalised[name].astype(bool) for name in names}
+        shares = np.concatenate([weights[name][chosen[name]] for name in names])
+        shares = self.rectifier.soft(tag, shares, threshold_of(self.config))
+        cut = int(chosen[names[0]].sum())
+        for name, part in zip(names, np.split(shares, [cut]), strict=True):
+            weights[name][chosen[name]] = part
 
     def _moved(self, tag: str, before: dict[str, Integers]) -> float:
         """How far an epoch has moved the weights, opened to both."""

@@ -40,7 +40,7 @@ def _train(job: Job, config: SharedConfig, tables: dict[str, Table]) -> Twin:
         for rows in batches(plain, len(x), epoch):
             d = _residuals(config, x[rows] @ weights, label[rows])
             gradient = x[rows].T @ d / len(rows) + penalty.gradient(weights)
-            weights = updater.move(weights, gradient)
+            weights = updater.move(weights, gradient, penalty.thresholds(weights))
         moves.append(float(np.linalg.norm(weights - before)))
         if config.early_stop is not None and moves[-1] < config.early_stop.tolerance:
             break
