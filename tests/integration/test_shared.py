@@ -39,6 +39,14 @@ def make_job(directory: Path, algorithm: str, **training: Any) -> Job:
     return test_federated.make_job(directory, algorithm, training=training, transport=transport)
 
 
+def of_classes(job: Job, directory: Path) -> Job:
+    """The job, its label of three classes."""
+    path = directory / "guest.csv"
+    frame = pd.read_csv(path)
+    frame.assign(y=np.digitize(frame["a"], [-0.4, 0.4])).to_csv(path, index=False)
+    return job
+
+
 def weights_of(directory: Path, number: int | None = None) -> list[float]:
     """In the twin's order: guest, host, intercept. number: of a class."""
     guest, host = (model_of(directory, party) for party in ("guest", "h0"))
@@ -89,10 +97,7 @@ def test_jobs_equal_their_plaintext_twin(
 @pytest.mark.parametrize("reveal", ["own", pytest.param("none", marks=pytest.mark.full)])
 def test_one_vs_rest_equals_its_twin_under_one_key_each(tmp_path: Path, reveal: str) -> None:
     more = {"reveal": reveal, "early_stop": {"tolerance": 1e-6}}
-    job = make_job(tmp_path, LOGISTIC, one_vs_rest=True, epochs=2, **more)
-    path = tmp_path / "guest.csv"
-    frame = pd.read_csv(path)
-    frame.assign(y=np.digitize(frame["a"], [-0.4, 0.4])).to_csv(path, index=False)
+    job = of_classes(make_job(tmp_path, LOGISTIC, one_vs_rest=True, epochs=2, **more), tmp_path)
     run, twin = run_all(job, tmp_path / "run"), twin_of(job)
     assert run.errors == {}
     train = run.reports["guest"].component("train")
@@ -168,6 +173,28 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     # What left the parties carries the same masks under other randomness and another key.
     sent = [{m.tag: m.data for m in r.messages if "/g/" in m.tag} for r in (first, again)]
     assert all(sent[1][tag] != sent[0][tag] for tag in sent[1])
+
+
+@pytest.mark.full
+def test_one_vs_rest_goes_on_in_its_class(tmp_path: Path) -> None:
+    job = of_classes(make_job(tmp_path, LOGISTIC, one_vs_rest=True, l1=0.01), tmp_path)
+    assert run_all(job, tmp_path / "run").errors == {}
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    for party in ("guest", "h0"):
+        states = tmp_path / "again" / party / "states"
+        (states / "_job" / "2.npz").unlink()
+        shutil.rmtree(states / "train" / "class-2")
+        for later in (2, 3):
+            (states / "train" / "class-1" / f"{later}.npz").unlink()
+        (tmp_path / "again" / party / "models" / "train.json").unlink()
+    again = run_all(job, tmp_path / "again")
+    assert again.errors == {}
+    assert {m.tag for m in again.messages if "/c/" in m.tag} == {
+        f"train/class-{k}/c/{epoch}/0" for k in (1, 2) for epoch in range(3) if k + epoch > 1
+    }
+    for party in ("guest", "h0"):
+        assert model_of(tmp_path / "again", party) == model_of(tmp_path / "run", party)
+    assert audit_of(job, tmp_path / "again").findings == []
 
 
 @pytest.mark.full

@@ -129,7 +129,8 @@ def test_masks_are_of_a_secret_and_a_message() -> None:
 
     def masks(tag: str, secret: bytes = bytes(32), path: str = "train") -> list[int]:
         alone = Alone(lead=True)
-        alone.secret, alone.line = secret, SimpleNamespace(path=path)  # type: ignore[assignment]
+        alone.keys = SimpleNamespace(secret=secret)  # type: ignore[assignment]
+        alone.line = SimpleNamespace(path=path)  # type: ignore[assignment]
         drawn: list[int] = alone.drawn(tag, 500, 7).tolist()
         assert max(drawn).bit_length() == 56
         assert len(set(drawn)) == 500
@@ -185,9 +186,9 @@ def linked(ring: Ring, bits: int) -> tuple[Rectifier, Rectifier]:
     sides = []
     for at, lead in enumerate((True, False)):
         side = Alone(lead=lead)
-        side.peer, side.key_bits, side.secret = "peer", 1024, secrets.token_bytes(32)
+        side.peer, side.key_bits = "peer", 1024
         side.line = wires[at]  # type: ignore[assignment]
-        side._keys = Keys(*pairs[at], pairs[1 - at][0])
+        side.keys = Keys(*pairs[at], pairs[1 - at][0])
         sides.append(Rectifier(side, ring, bits))
     return sides[0], sides[1]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,13 +91,14 @@ class Slots:
         return np.asarray(digits.ravel()[: self.count] - (1 << self.bits))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Keys:
-    """A party's key pair, and the other's public key."""
+    """A party's key pair, the other's public key, and the secret that its masks are made from."""
 
     public: residue.PublicKey
     private: residue.PrivateKey
     peers: residue.PublicKey
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(SECRET_BYTES), repr=False)
 
     @classmethod
     def agree(cls, context: Context) -> Keys:
@@ -108,19 +109,18 @@ class Keys:
 
 
 class Exchange:
-    """One party's masks in one training. secret: `SECRET_BYTES`, None for a new one."""
+    """One party's side of one training."""
 
-    def __init__(self, context: Context, keys: Keys, secret: bytes | None = None) -> None:
+    def __init__(self, context: Context, keys: Keys) -> None:
         (self.peer,) = context.others
         self.lead = context.role == "guest"
         self.line = context.line
         self.key_bits = context.job.key.bits
-        self.secret = secret or secrets.token_bytes(SECRET_BYTES)
-        self._keys = keys
+        self.keys = keys
 
     def offer(self, tag: str, numbers: Integers) -> None:
         """Send numbers under this party's key."""
-        self.line.send(self.peer, tag, self._keys.public.encrypt(numbers))
+        self.line.send(self.peer, tag, self.keys.public.encrypt(numbers))
 
     def take(
         self, tag: str, shape: tuple[int, ...], bits: int, ahead: int = 0
@@ -131,8 +131,8 @@ class Exchange:
 
         Raises `AuditViolation` if they claim to be larger.
         """
-        idle = self.line.precompute(self._keys.public, ahead)
-        (c,) = self.line.receive(self.peer, tag, self._keys.peers, shape, idle=idle)
+        idle = self.line.precompute(self.keys.public, ahead)
+        (c,) = self.line.receive(self.peer, tag, self.keys.peers, shape, idle=idle)
         if c.exponent or c.bound.bit_length() > -(-bits // BOUND_STEP) * BOUND_STEP:
             raise self._violation(f"'{tag}' with shares out of range: beyond {bits} bits")
         return c
@@ -156,11 +156,11 @@ class Exchange:
 
         Raises `AuditViolation` if they are larger than numbers and masks are.
         """
-        idle = self.line.precompute(self._keys.public, ahead)
-        (c,) = self.line.receive(self.peer, tag, self._keys.public, (slots.groups,), idle=idle)
+        idle = self.line.precompute(self.keys.public, ahead)
+        (c,) = self.line.receive(self.peer, tag, self.keys.public, (slots.groups,), idle=idle)
         fault = f"'{tag}' with shares out of range: beyond {slots.used} x {slots.width} bits"
         try:
-            plain = integers(self._keys.private.decrypt(c, dtype=object))
+            plain = integers(self.keys.private.decrypt(c, dtype=object))
         except EncodingOverflow as error:
             raise self._violation(fault) from error
         if c.exponent or min(plain) < 0 or max(plain) >> (slots.used * slots.width):
@@ -179,7 +179,7 @@ class Exchange:
     def drawn(self, tag: str, count: int, width: int) -> Integers:
         """``(count,)`` secret integers of `width` bytes, the same for the same tag."""
         name = f"{self.line.path}/{tag}".encode()
-        raw = hashlib.shake_256(_LABEL + self.secret + name).digest(count * width)
+        raw = hashlib.shake_256(_LABEL + self.keys.secret + name).digest(count * width)
         values = [int.from_bytes(raw[i : i + width], "little") for i in range(0, len(raw), width)]
         return integers(values)
 

@@ -56,7 +56,7 @@ class Rectifier:
         signed = shares * (1 - 2 * bit)
         slots = Slots.plan(len(shares), 2 * self.ring.bits + 1, exchange.key_bits)
         if exchange.lead:
-            c = exchange.take(f"m/{tag}", (2, len(shares)), self.ring.bits)
+            c = exchange.take(f"m/{tag}", (2, len(shares)), self.ring.bits, ahead=slots.groups)
             product = c.multiply(np.stack([signed, integers(bit)])).sum(axis=0)
             part = exchange.answer(f"m/{tag}", slots.packed(product), slots)
         else:
@@ -76,10 +76,10 @@ class Rectifier:
         slots = Slots.plan(digits.size, 2 * _FACTOR_BITS, exchange.key_bits)
         if not exchange.lead:
             exchange.offer(tag, integers(digits))
-            found = exchange.collect(tag, slots) % _PRIME
+            found = exchange.collect(tag, slots, ahead=2 * len(low)) % _PRIME
             return np.asarray((found.reshape(digits.shape) == 0).any(axis=1), dtype=np.int64)
         turned, factors, order = self._secrets(tag, digits.shape)
-        c = exchange.take(tag, digits.shape, 1)
+        c = exchange.take(tag, digits.shape, 1, ahead=slots.groups)
         # A sum is 0 where digits differ for the first time, if x is smaller there, or is larger
         # where turned: above a later place there are differences, each 3.
         differ = c.multiply(1 - 2 * digits) + digits

@@ -101,7 +101,9 @@ class _Side:
         if not 1 <= columns[peer] <= MOST_COLUMNS:
             raise ProtocolError(f"{peer} claims {columns[peer]} columns")
         keys = self.keys or Keys.agree(context)
-        self.exchange = Exchange(context, keys, state["masks"].tobytes() if done else None)
+        if done:  # of one class, it is the secret of those after it as well
+            keys.secret = state["masks"].tobytes()
+        self.exchange = Exchange(context, keys)
         self.products = Products(
             self.exchange, self.ring, self.config.precision, columns[context.party], columns[peer]
         )
@@ -205,7 +207,7 @@ class _Side:
             for kind, shares in (("weights", self.weights), ("steps", self.steps))
             for name, values in shares.items()
         }
-        masks = np.frombuffer(self.exchange.secret, np.uint8)
+        masks = np.frombuffer(self.exchange.keys.secret, np.uint8)
         self.context.checkpoint(
             done, {**words, "masks": masks, "stopped": self.stopped, "moves": self.moves}
         )
