@@ -360,6 +360,11 @@ ATTACKS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], type[Exception], 
         AuditViolation,
         "'train/d/0/0' with numbers of up",
     ),
+    "bits out of range": (
+        offered_too_large("c/0/0"),
+        AuditViolation,
+        "'train/c/0/0' with numbers of up",
+    ),
     "offer out of a slot": (
         offered_too_large("w/1/0"),
         AuditViolation,
@@ -381,7 +386,7 @@ def test_an_attack_is_caught_and_the_attacker_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     install, error, text = ATTACKS[name]
-    job = make_job(tmp_path, LOGISTIC, epochs=2)
+    job = make_job(tmp_path, LOGISTIC, epochs=2, l1=0.01)
     install(monkeypatch)
     disarm(monkeypatch, "h0")
     run = run_all(job, tmp_path)
