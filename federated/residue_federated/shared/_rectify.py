@@ -80,8 +80,8 @@ class Rectifier:
             return np.asarray((found.reshape(digits.shape) == 0).any(axis=1), dtype=np.int64)
         turned, factors, order = self._secrets(tag, digits.shape)
         c = exchange.take(tag, digits.shape, 1, ahead=slots.groups)
-        # A sum is 0 where digits differ for the first time, if x is smaller there, or is larger
-        # where turned: above a later place there are differences, each 3.
+        # A sum is 0 only at the first place where digits differ, if x is smaller, or, where turned,
+        # larger: at places before it is 1 or -1, after it each difference before counts 3.
         differ = c.multiply(1 - 2 * digits) + digits
         above = differ @ (3 * np.triu(np.ones((places, places), np.int64), 1))
         sums = above - c + (digits + 1 - 2 * turned[:, None])
