@@ -90,6 +90,7 @@ def runner_of(component: AnyComponent) -> Any:
 
 
 def packages_of(component: AnyComponent) -> list[str]:
-    """The packages below this one of a component's module, and of the module that it wraps."""
+    """The packages below this one whose code a component runs, that which it wraps included."""
     wrapped = [component.trainer] if component.type == "cross_validate" else []
-    return [_MODULES[each.type].partition(".")[0] for each in (component, *wrapped)]
+    own = [_MODULES[each.type].partition(".")[0] for each in (component, *wrapped)]
+    return [*own, *(["linear"] if "shared" in own else [])]

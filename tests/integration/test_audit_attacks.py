@@ -626,10 +626,13 @@ def test_components_of_all_vertical_families_keep_to_what_they_declare(tmp_path:
         "quality": {"type": "evaluate", "model": "trees"},
     }
     job = make_job(tmp_path, "logistic_regression", 2, components=components)
-    assert run_all(job, tmp_path).errors == {}
+    run = run_all(job, tmp_path)
+    assert run.errors == {}
     report = audited(job, tmp_path)
     assert report.findings == []
     assert report.undeclared == []
+    keys = {m.tag for m in run.messages if re.match("classes/.*key", m.tag)}
+    assert keys == {"classes/key"}  # one for all classes
 
 
 @pytest.mark.parametrize("name", RECORDS)

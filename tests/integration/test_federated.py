@@ -55,9 +55,11 @@ def write_data(directory: Path, hosts: int, algorithm: str) -> None:
 
 
 def make_job(directory: Path, algorithm: str, hosts: int = 1, **changes: Any) -> Job:
-    write_data(directory, hosts, algorithm)
+    """A small job; without an arbiter where the algorithm is one of two parties."""
+    kind = algorithm.removeprefix("shared_")
+    write_data(directory, hosts, kind)
     training = {"epochs": 3, "optimiser": {"learning_rate": 0.3}} | changes.pop("training", {})
-    linear = algorithm == "linear_regression"
+    linear = kind == "linear_regression"
     components = {
         "scale": {"type": "standardise", "target": linear},
         "train": {"type": algorithm, **training},
@@ -69,7 +71,7 @@ def make_job(directory: Path, algorithm: str, hosts: int = 1, **changes: Any) ->
             "hosts": [
                 {"name": f"h{i}", "data": {"file": directory / f"h{i}.csv"}} for i in range(hosts)
             ],
-            "arbiter": {"name": "arbiter"},
+            "arbiter": {"name": "arbiter"} if kind == algorithm else None,
             "key": KEY,
             "components": components,
             "transport": {"connect_timeout": 20, "peer_timeout": 2},

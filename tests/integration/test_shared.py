@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import stat
@@ -16,18 +15,18 @@ import pytest
 
 import residue
 from residue_federated import Job
-from residue_federated._components import runner_of
-from residue_federated._context import Twin
 from residue_federated._data import load_table
 from residue_federated.audit._live import RECORD
 from residue_federated.audit._verify import audit_records
 from residue_federated.errors import AuditViolation, DataError, Diverged, ProtocolError
+from residue_federated.linear._models import metrics_of_classes
 from residue_federated.proto import v1
 from residue_federated.shared._exchange import Exchange
 from residue_federated.shared._ring import Integers
+from tests.integration import test_federated
 from tests.integration.parties import run_all
 from tests.integration.test_audit_attacks import disarm, sending
-from tests.integration.test_federated import KEY, ROWS, write_data
+from tests.integration.test_federated import ROWS, model_of, twin_of
 
 Send = Callable[[str, str, v1.Payload], None]
 LEAST_SQUARES = "shared_linear_regression"
@@ -36,40 +35,23 @@ POISSON = "shared_poisson_regression"
 
 
 def make_job(directory: Path, algorithm: str, **training: Any) -> Job:
-    write_data(directory, 1, algorithm.removeprefix("shared_"))
-    linear = algorithm == LEAST_SQUARES
-    training = {"epochs": 3, "optimiser": {"learning_rate": 0.3}} | training
-    return Job.model_validate(
-        {
-            "name": "t",
-            "guest": {"name": "guest", "data": {"file": directory / "guest.csv", "label": "y"}},
-            "hosts": [{"name": "h0", "data": {"file": directory / "h0.csv"}}],
-            "key": KEY,
-            "components": {
-                "scale": {"type": "standardise", "target": linear},
-                "train": {"type": algorithm, **training},
-            },
-            "transport": {"connect_timeout": 20, "peer_timeout": 5},
-        }
-    )
+    transport = {"connect_timeout": 20, "peer_timeout": 5}
+    return test_federated.make_job(directory, algorithm, training=training, transport=transport)
 
 
-def model_of(directory: Path, party: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((directory / party / "models" / "train.json").read_text())
-    return loaded
+def of_classes(job: Job, directory: Path) -> Job:
+    """The job, its label of three classes."""
+    path = directory / "guest.csv"
+    frame = pd.read_csv(path)
+    frame.assign(y=np.digitize(frame["a"], [-0.4, 0.4])).to_csv(path, index=False)
+    return job
 
 
-def twin_of(job: Job) -> Twin:
-    tables = {p.name: load_table(job, p.name) for p in (job.guest, *job.hosts)}
-    target = job.components["scale"].model_dump()["target"]
-    tables = {name: table.standardised(target=target) for name, table in tables.items()}
-    twin: Twin = runner_of(job.components["train"]).twin(job, job.components["train"], tables)
-    return twin
-
-
-def weights_of(directory: Path) -> list[float]:
-    """In the twin's order: guest, host, intercept."""
+def weights_of(directory: Path, number: int | None = None) -> list[float]:
+    """In the twin's order: guest, host, intercept. number: of a class."""
     guest, host = (model_of(directory, party) for party in ("guest", "h0"))
+    if number is not None:
+        guest, host = guest["classes"][number], host["classes"][number]
     last = [] if guest["intercept"] is None else [guest["intercept"]]
     return [*guest["weights"], *host["weights"], *last]
 
@@ -87,6 +69,7 @@ def audit_of(job: Job, directory: Path) -> Any:
         (LEAST_SQUARES, {"optimiser": {"learning_rate": 0.1, "momentum": 0.5}, "l2": 0.1}),
         (LEAST_SQUARES, {"intercept": False, "batch_size": 30, "reveal": "none"}),
         (POISSON, {"l2": 0.05, "optimiser": {"learning_rate": 0.1}}),
+        (LEAST_SQUARES, {"l1": 0.3, "optimiser": {"learning_rate": 0.1, "momentum": 0.5}}),
     ],
 )
 def test_jobs_equal_their_plaintext_twin(
@@ -100,11 +83,43 @@ def test_jobs_equal_their_plaintext_twin(
     assert (guest.rounds, guest.losses) == (3, [])
     assert twin.model is not None
     if training.get("reveal", "own") == "own":
-        assert weights_of(tmp_path) == pytest.approx(twin.model["weights"], abs=2e-3)
+        weights = weights_of(tmp_path)
+        assert weights == pytest.approx(twin.model["weights"], abs=2e-3)
+        zeros = [w == 0 for w in weights]
+        assert zeros == [w == 0 for w in twin.model["weights"]]
+        assert any(zeros) == ("l1" in training)
     else:
         assert "weights" not in model_of(tmp_path, "guest") | model_of(tmp_path, "h0")
     report = audit_of(job, tmp_path)
     assert (report.findings, report.undeclared) == ([], [])
+
+
+@pytest.mark.parametrize("reveal", ["own", pytest.param("none", marks=pytest.mark.full)])
+def test_one_vs_rest_equals_its_twin_under_one_key_each(tmp_path: Path, reveal: str) -> None:
+    more = {"reveal": reveal, "early_stop": {"tolerance": 1e-6}}
+    job = of_classes(make_job(tmp_path, LOGISTIC, one_vs_rest=True, epochs=2, **more), tmp_path)
+    run, twin = run_all(job, tmp_path / "run"), twin_of(job)
+    assert run.errors == {}
+    train = run.reports["guest"].component("train")
+    assert twin.model is not None
+    assert train.metrics == pytest.approx(twin.metrics, abs=2e-2)  # of 60 rows, one may tip
+    assert len(train.facts["moves"]) == len(twin.model["classes"]) == 3
+    for k, of_class in enumerate(twin.model["classes"]):
+        assert train.facts["moves"][k] == pytest.approx(of_class["moves"], abs=2e-3)
+        if reveal == "own":
+            weights = weights_of(tmp_path / "run", k)
+            assert weights == pytest.approx(of_class["weights"], abs=2e-3)
+    assert sum(v1.Payload.FromString(m.data).HasField("public_key") for m in run.messages) == 2
+    report = audit_of(job, tmp_path / "run")
+    assert (report.findings, report.undeclared) == ([], [])
+    applied = run_all(job, tmp_path / "applied", models=tmp_path / "run")
+    assert applied.errors == {}
+    scores = pd.read_csv(tmp_path / "applied" / "guest" / "train.csv")
+    y = load_table(job, "guest").y
+    assert y is not None
+    found = metrics_of_classes(y, scores[["score_0", "score_1", "score_2"]].to_numpy())
+    assert found == pytest.approx(train.metrics)
+    assert (scores["class"] == y).mean() == pytest.approx(train.metrics["accuracy"])
 
 
 def test_early_stop_is_the_twins(tmp_path: Path) -> None:
@@ -137,8 +152,8 @@ def test_predictions_are_the_scores_of_training(tmp_path: Path, reveal: str) -> 
 
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     """The last state of both parties is taken away: they do two epochs again."""
-    training = {"epochs": 3, "optimiser": {"learning_rate": 0.3, "momentum": 0.5}, "batch_size": 30}
-    job = make_job(tmp_path, LOGISTIC, **training)
+    optimiser = {"learning_rate": 0.3, "momentum": 0.5}
+    job = make_job(tmp_path, LOGISTIC, optimiser=optimiser, batch_size=30, l1=0.01)
     first = run_all(job, tmp_path / "run")
     shutil.copytree(tmp_path / "run", tmp_path / "again")
     for party in ("guest", "h0"):
@@ -158,6 +173,28 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     # What left the parties carries the same masks under other randomness and another key.
     sent = [{m.tag: m.data for m in r.messages if "/g/" in m.tag} for r in (first, again)]
     assert all(sent[1][tag] != sent[0][tag] for tag in sent[1])
+
+
+@pytest.mark.full
+def test_one_vs_rest_goes_on_in_its_class(tmp_path: Path) -> None:
+    job = of_classes(make_job(tmp_path, LOGISTIC, one_vs_rest=True, l1=0.01), tmp_path)
+    assert run_all(job, tmp_path / "run").errors == {}
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    for party in ("guest", "h0"):
+        states = tmp_path / "again" / party / "states"
+        (states / "_job" / "2.npz").unlink()
+        shutil.rmtree(states / "train" / "class-2")
+        for later in (2, 3):
+            (states / "train" / "class-1" / f"{later}.npz").unlink()
+        (tmp_path / "again" / party / "models" / "train.json").unlink()
+    again = run_all(job, tmp_path / "again")
+    assert again.errors == {}
+    assert {m.tag for m in again.messages if "/c/" in m.tag} == {
+        f"train/class-{k}/c/{epoch}/0" for k in (1, 2) for epoch in range(3) if k + epoch > 1
+    }
+    for party in ("guest", "h0"):
+        assert model_of(tmp_path / "again", party) == model_of(tmp_path / "run", party)
+    assert audit_of(job, tmp_path / "again").findings == []
 
 
 @pytest.mark.full
@@ -323,6 +360,11 @@ ATTACKS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], type[Exception], 
         AuditViolation,
         "'train/d/0/0' with numbers of up",
     ),
+    "bits out of range": (
+        offered_too_large("c/0/0"),
+        AuditViolation,
+        "'train/c/0/0' with numbers of up",
+    ),
     "offer out of a slot": (
         offered_too_large("w/1/0"),
         AuditViolation,
@@ -344,7 +386,7 @@ def test_an_attack_is_caught_and_the_attacker_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     install, error, text = ATTACKS[name]
-    job = make_job(tmp_path, LOGISTIC, epochs=2)
+    job = make_job(tmp_path, LOGISTIC, epochs=2, l1=0.01)
     install(monkeypatch)
     disarm(monkeypatch, "h0")
     run = run_all(job, tmp_path)

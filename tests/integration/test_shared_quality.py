@@ -6,48 +6,32 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes
-from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor
-from sklearn.metrics import accuracy_score, d2_tweedie_score, r2_score, roc_auc_score
+from sklearn.linear_model import Lasso, LogisticRegression
+from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner
 
-from residue_federated import Job, load_job
+from residue_federated import load_job
 from residue_federated._cli import app
 from residue_federated._trial import Event, new_run_directory, run_trial
 from residue_federated.errors import PeerLost
-from tests.integration.parties import run_all
-from tests.integration.test_federated import KEY
-from tests.integration.test_shared import LEAST_SQUARES, LOGISTIC, POISSON, model_of, twin_of
+from tests.integration.test_federated import model_of, twin_of
+from tests.integration.test_federated_quality import (
+    WITHIN,
+    counts,
+    digits,
+    job_of,
+    metrics_of,
+    r2_of_diabetes,
+    scaled,
+)
+from tests.integration.test_shared import LEAST_SQUARES, LOGISTIC, POISSON
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "breast_shared_lr.yaml"
-WITHIN = 0.01
-
-
-def job_of(guest: Any, host: Any, algorithm: str, **training: Any) -> Job:
-    return Job.model_validate(
-        {
-            "name": "quality",
-            "guest": {"name": "guest", "data": guest},
-            "hosts": [{"name": "h0", "data": host}],
-            "key": KEY,
-            "components": {
-                "scale": {"type": "standardise", "target": algorithm == LEAST_SQUARES},
-                "train": {"type": algorithm, **training},
-            },
-        }
-    )
-
-
-def metrics_of(job: Job, directory: Path) -> dict[str, float]:
-    run = run_all(job, directory)
-    assert run.errors == {}
-    return run.reports["guest"].component("train").metrics
 
 
 def breast_cancer() -> tuple[float, float]:
@@ -81,29 +65,39 @@ def test_linear_regression(tmp_path: Path) -> None:
     data = {"sklearn": "diabetes"}
     optimiser = {"learning_rate": 0.2, "momentum": 0.7}
     job = job_of(data, data, LEAST_SQUARES, epochs=30, optimiser=optimiser)
-    x, y = load_diabetes(return_X_y=True)
-    expected = r2_score(y, LinearRegression().fit(x, y).predict(x))
-    assert metrics_of(job, tmp_path)["r2"] == pytest.approx(expected, rel=WITHIN)
+    assert metrics_of(job, tmp_path)["r2"] == pytest.approx(r2_of_diabetes(), rel=WITHIN)
+
+
+@pytest.mark.full
+def test_linear_regression_with_l1(tmp_path: Path) -> None:
+    """The weights that are zero are scikit-learn's, and the others close to its."""
+    data = {"sklearn": "diabetes"}
+    optimiser = {"learning_rate": 0.2, "momentum": 0.7}
+    job = job_of(data, data, LEAST_SQUARES, epochs=40, optimiser=optimiser, l1=0.05)
+    metrics, models = metrics_of(job, tmp_path), [model_of(tmp_path, p) for p in ("host", "guest")]
+    x, y = load_diabetes(return_X_y=True, as_frame=True)
+    columns = [name for model in models for name in model["columns"]]
+    x, target = scaled(x[columns].to_numpy()), scaled(y.to_numpy()[:, None])[:, 0]
+    lasso = Lasso(alpha=0.05).fit(x, target)
+    weights = np.concatenate([model["weights"] for model in models])
+    assert metrics["r2"] == pytest.approx(lasso.score(x, target), rel=WITHIN)
+    assert weights == pytest.approx(lasso.coef_, abs=0.005)
+    assert 0 < np.sum(weights == 0) == np.sum(lasso.coef_ == 0)
+
+
+@pytest.mark.full
+def test_one_versus_rest(tmp_path: Path) -> None:
+    guest, host, expected = digits(tmp_path)
+    training = {"one_vs_rest": True, "epochs": 12, "optimiser": {"learning_rate": 0.1}}
+    job = job_of(guest, host, LOGISTIC, **training)
+    assert metrics_of(job, tmp_path) == pytest.approx(expected, rel=WITHIN)
 
 
 @pytest.mark.full
 def test_poisson_regression(tmp_path: Path) -> None:
-    rng = np.random.default_rng(11)
-    x = rng.normal(size=(400, 6))
-    y = rng.poisson(np.exp(x @ np.array([0.3, -0.2, 0.1, 0.4, -0.3, 0.2]) + 0.5))
-    frame = pd.DataFrame(x, columns=list("abcdef")).assign(id=[f"r{i:03d}" for i in range(400)])
-    frame[["id", "e", "f"]].assign(y=y).to_csv(tmp_path / "guest.csv", index=False)
-    frame[["id", "a", "b", "c", "d"]].to_csv(tmp_path / "h0.csv", index=False)
-    job = job_of(
-        {"file": tmp_path / "guest.csv", "label": "y"},
-        {"file": tmp_path / "h0.csv"},
-        POISSON,
-        epochs=20,
-        optimiser={"learning_rate": 0.2, "momentum": 0.5},
-    )
-    x = StandardScaler().fit_transform(x)
-    model = PoissonRegressor(alpha=0.0).fit(x, y)
-    expected = d2_tweedie_score(y, model.predict(x), power=1)
+    guest, host, expected = counts(tmp_path)
+    optimiser = {"learning_rate": 0.2, "momentum": 0.5}
+    job = job_of(guest, host, POISSON, epochs=20, optimiser=optimiser)
     metrics, twin = metrics_of(job, tmp_path), twin_of(job)
     assert metrics["d2"] == pytest.approx(expected, rel=WITHIN)
     assert metrics == pytest.approx(twin.metrics, rel=1e-3)

@@ -38,6 +38,9 @@ JOB = Job.model_validate(
 )
 
 
+SHARED = JOB.replace(key_bits=1024)
+
+
 @pytest.fixture(scope="module")
 def keys() -> tuple[residue.PublicKey, residue.PrivateKey]:
     return residue.keygen(1024, insecure_allow_1024=True, device="cpu")
@@ -172,6 +175,7 @@ def test_code_is_hashed_by_component(tmp_path: Path) -> None:
         file.write("\n")
     changed = code_of(JOB, copy)
     assert [name for name in ours if ours[name] != changed[name]] == ["train"]
+    assert code_of(SHARED) != code_of(SHARED, copy)  # which builds on the linear models
     (copy / "features" / "_standardise.py").rename(copy / "features" / "_other.py")
     assert code_of(JOB, copy)["scale"] != ours["scale"]
     (copy / "_extra.py").touch()
@@ -267,6 +271,23 @@ def test_ciphertexts_under_a_key_of_nobody_are_noticed() -> None:
     protocol.message("h", "g", "train/scores", RECORD_FACTS)
     with pytest.raises(Breach, match="h sent 'train/u/2' under a key that nobody announced"):
         protocol.finish("train")
+
+
+def test_a_key_of_a_component_is_one_of_its_parts() -> None:
+    part = Flow(Step("host", "guest", "u", "ciphertexts"), agrees=False)
+    key = Step("arbiter", "guest", "key", "public_key")
+    whole = Flow(key, agrees=False, parts={"class-*": part})
+
+    def finish(key: str) -> None:
+        protocol = Protocol(JOB, "g", lambda *_: whole, applies=False, own_data=False)
+        protocol.begin("train", 5)
+        protocol.message("a", "g", "train/key", announced())
+        protocol.message("h", "g", "train/class-0/u", ciphertexts(key))
+        protocol.finish("train")
+
+    finish("k")
+    with pytest.raises(Breach, match="h sent 'train/class-0/u' under a key that nobody announced"):
+        finish("another")
 
 
 def test_a_component_without_a_protocol_is_reported_and_one_that_never_ran_noticed() -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+import residue
 from residue_federated import Job, load_job
 from residue_federated._jobs import validated
 from residue_federated.errors import JobError
-from residue_federated.shared import _residuals
+from residue_federated.shared import _rectify, _residuals
 from residue_federated.shared._config import SharedConfig
-from residue_federated.shared._exchange import MASK_BITS, Exchange, Slots
+from residue_federated.shared._exchange import MASK_BITS, Exchange, Keys, Slots
 from residue_federated.shared._format import SLACK_BITS, gains, ring_of
+from residue_federated.shared._rectify import Rectifier
 from residue_federated.shared._ring import Integers, Ring, integers, shifted_right
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "breast_shared_lr.yaml"
@@ -125,8 +129,9 @@ def test_masks_are_of_a_secret_and_a_message() -> None:
 
     def masks(tag: str, secret: bytes = bytes(32), path: str = "train") -> list[int]:
         alone = Alone(lead=True)
-        alone.secret, alone.line = secret, SimpleNamespace(path=path)  # type: ignore[assignment]
-        drawn: list[int] = alone._masks(tag, 500, 7).tolist()
+        alone.keys = SimpleNamespace(secret=secret)  # type: ignore[assignment]
+        alone.line = SimpleNamespace(path=path)  # type: ignore[assignment]
+        drawn: list[int] = alone.drawn(tag, 500, 7).tolist()
         assert max(drawn).bit_length() == 56
         assert len(set(drawn)) == 500
         return drawn
@@ -153,6 +158,78 @@ def test_factors_of_shared_predictors_give_exponentials() -> None:
     assert product / unit == pytest.approx(np.exp(u), rel=3e-4)
 
 
+class Wire:
+    """A line in memory between two parties; what each decrypts is kept by tag."""
+
+    path = "train"
+
+    def __init__(self) -> None:
+        self.sent: Queue[residue.CiphertextArray] = Queue()
+        self.other = self
+
+    def send(self, _: str, __: str, c: residue.CiphertextArray) -> None:
+        self.sent.put(c)
+
+    def receive(self, *_: Any, **__: Any) -> list[residue.CiphertextArray]:
+        return [self.other.sent.get(timeout=30)]
+
+    def precompute(self, *_: Any) -> None:
+        return None
+
+
+def linked(ring: Ring, bits: int) -> tuple[Rectifier, Rectifier]:
+    """Guest and host."""
+    pairs = [residue.keygen(1024, insecure_allow_1024=True, device="cpu") for _ in "gh"]
+    wires = [Wire(), Wire()]
+    for at in (0, 1):
+        wires[at].other = wires[1 - at]
+    sides = []
+    for at, lead in enumerate((True, False)):
+        side = Alone(lead=lead)
+        side.peer, side.key_bits = "peer", 1024
+        side.line = wires[at]  # type: ignore[assignment]
+        side.keys = Keys(*pairs[at], pairs[1 - at][0])
+        sides.append(Rectifier(side, ring, bits))
+    return sides[0], sides[1]
+
+
+@pytest.mark.filterwarnings("ignore::residue.errors.InsecureKeyWarning")
+def test_soft_thresholds_of_shares_are_exact_and_seen_by_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ring, bits, cut = Ring(96), 12, 100
+    edges = [0, 1, -1, 99, 100, 101, -99, -100, -101, 3995, -3995]
+    values = integers([*edges, *(secrets.randbelow(7990) - 3995 for _ in range(20)), *[5] * 30])
+    seen: dict[str, Integers] = {}
+    collect = Exchange.collect
+
+    def watched(self: Exchange, tag: str, slots: Slots, ahead: int = 0) -> Integers:
+        seen[tag] = collect(self, tag, slots, ahead)
+        return seen[tag]
+
+    monkeypatch.setattr(Exchange, "collect", watched)
+    with ThreadPoolExecutor(2) as pool:
+        found = sum(
+            pool.map(
+                lambda side, s: side.soft("0", s, cut), linked(ring, bits), shares_of(ring, values)
+            )
+        )
+    expected = [int(np.sign(v)) * max(abs(v) - cut, 0) for v in values.tolist()]
+    assert ring.centred(ring.reduced(integers(found))).tolist() == expected
+    # Modulo the prime the host sees one zero a comparison or none, at every place; of thirty equal
+    # numbers under random shares about half; the rest are uniform, and masks of full size.
+    rest = (seen["c/0"] % _rectify._PRIME).reshape(-1, bits + 1)
+    zeros = (rest == 0).astype(np.int64)
+    assert set(zeros.sum(axis=1)) == {0, 1}
+    assert 3 <= zeros.sum(axis=1)[-30:].sum() <= 27
+    assert (zeros.sum(axis=0) > 0).sum() > bits // 2
+    counts = np.bincount(rest[rest > 0].astype(np.int64), minlength=_rectify._PRIME)[1:]
+    expected_each = counts.sum() / len(counts)
+    square = float(((counts - expected_each) ** 2).sum() / expected_each)
+    assert abs(square - len(counts)) < 6 * np.sqrt(2 * len(counts))
+    assert max(seen["c/0"]).bit_length() == 80
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -166,8 +243,12 @@ def test_factors_of_shared_predictors_give_exponentials() -> None:
             "activation is for shared_logistic_regression",
         ),
         (
-            {"components": {"t": {"type": "shared_linear_regression", "l1": 0.1}}},
-            "l1: unknown field",
+            {"components": {"t": {"type": "shared_linear_regression", "one_vs_rest": True}}},
+            "one_vs_rest is for shared_logistic_regression",
+        ),
+        (
+            {"components": {"t": {"type": "shared_linear_regression", "l1": 1e-5}}},
+            "l1 times learning_rate is 1e-06: with this precision it can be from 3.8147e-06",
         ),
     ],
 )

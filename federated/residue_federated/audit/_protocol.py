@@ -39,7 +39,7 @@ class _Watch:
 
     flow: its protocol, once it began; None if it declares none. links: where its messages stand,
     once that is known. waiting: messages until then. keys: public keys that were announced.
-    strangers: sender and tag of ciphertexts under other keys.
+    strangers: sender and tag of ciphertexts under other keys. whole: what this is a part of.
     """
 
     flow: Flow | None = None
@@ -48,6 +48,11 @@ class _Watch:
     waiting: list[tuple[str, str, str, dict[str, Any]]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     strangers: dict[str, tuple[str, str]] = field(default_factory=dict)
+    whole: _Watch | None = None
+
+    def knows(self, key: str) -> bool:
+        """Whether a key was announced here, or in what this is a part of."""
+        return key in self.keys or (self.whole is not None and self.whole.knows(key))
 
 
 class Protocol:
@@ -117,7 +122,7 @@ class Protocol:
             if watch.links is not None:
                 watch.links.finished(self._party, self.lost)
             for key, (sender, tag) in watch.strangers.items():
-                if key not in watch.keys:
+                if not watch.knows(key):
                     text = f"{sender} sent '{tag}' under a key that nobody announced"
                     raise Breach(sender, text, "data")
 
@@ -143,7 +148,7 @@ class Protocol:
             path, rest = f"{path}/{name}", within
             if path not in self._parts:
                 links = None if flow.agrees else Links(flow, self._roles)
-                self._parts[path] = _Watch(flow, links, began=True)
+                self._parts[path] = _Watch(flow, links, began=True, whole=watch)
             watch = found = self._parts[path]
         return found, rest
 
@@ -195,7 +200,7 @@ class Protocol:
                 raise Breach(sender, text, "data")
             watch.keys.add(facts["key"])
         for block in facts.get("blocks", ()):
-            if block["key"] not in watch.keys:
+            if not watch.knows(block["key"]):
                 watch.strangers.setdefault(block["key"], (sender, tag))
         if facts["kind"] == "masked_plaintexts" and facts["bits"] > agreed and not trusted:
             text = f"{sender} sent '{tag}' with a number of {facts['bits']} bits, beyond the key's"

@@ -12,20 +12,21 @@ __all__ = ["flow"]
 
 
 def flow(config: LinearConfig, scene: Scene) -> Flow:
-    """One training, or with `one_vs_rest` the number of classes and one training for each.
+    """One training, or with `one_vs_rest` the key, the number of classes, and one for each.
 
     Applied to other rows, the hosts' shares of the scores.
     """
     if scene.applies:
         return Flow(*SAME_ROWS, Step("host", "guest", "scores", "record"), agrees=False)
-    once = _training(config, scene)
+    key = tuple(Step("arbiter", role, "key", "public_key") for role in ("guest", "host"))
     if not config.one_vs_rest:
-        return once
+        return _training(config, scene, key)
     told = (Step("guest", role, "classes", "record") for role in ("host", "arbiter"))
-    return Flow(*told, agrees=False, parts={"class-*": once})
+    parts = {"class-*": _training(config, scene, ())}
+    return Flow(*key, *told, agrees=False, parts=parts)
 
 
-def _training(config: LinearConfig, scene: Scene) -> Flow:
+def _training(config: LinearConfig, scene: Scene, key: tuple[Step, ...]) -> Flow:
     """The four steps of every batch, between the agreement on rows and key, and the scores."""
     batch = (
         *_residuals(config, scene),
@@ -45,8 +46,7 @@ def _training(config: LinearConfig, scene: Scene) -> Flow:
         *([Step("guest", "host", "classes", "record")] if softmax else []),
         Step("guest", "arbiter", "shape", "record"),
         Step("host", "arbiter", "shape", "record"),
-        Step("arbiter", "guest", "key", "public_key"),
-        Step("arbiter", "host", "key", "public_key"),
+        *key,
         *([Step("guest", "host", "y", "ciphertexts")] if labelled else []),
         Loop("epoch", (epoch,), most=config.epochs, rounds=True),
         Step("host", "guest", "scores", "record"),

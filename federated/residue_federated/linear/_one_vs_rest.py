@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from residue_federated._context import Context, Outcome, Spec, Twin, mean_losses
 from residue_federated._data import Table
 from residue_federated.errors import ProtocolError
-from residue_federated.linear._config import LinearConfig
 from residue_federated.linear._models import MOST_CLASSES, classes_of, metrics_of_classes
 
 __all__ = ["agree_on_classes", "run_one_vs_rest", "twin_one_vs_rest"]
@@ -21,26 +20,27 @@ _Train = Callable[[dict[str, Table]], Twin]
 
 def run_one_vs_rest(
     context: Context,
-    config: LinearConfig,
+    epochs: int,
     table: Table | None,
-    run: Callable[[Context, LinearConfig, Table | None], Outcome],
+    run: Callable[[Context, Table | None], Outcome],
 ) -> Outcome:
     """Train a model for each class with `run`; only the guest knows which rows are in it."""
     count = agree_on_classes(context, table, context.others)
     parts: list[Outcome] = []
-    total = count * config.epochs
+    total = count * epochs
     for k in range(count):
 
         def on_progress(_: str, done: int, __: int, loss: float | None, first: int = k) -> None:
-            context.progress(first * config.epochs + done, total, loss)
+            context.progress(first * epochs + done, total, loss)
 
         part = context.within(f"class-{k}", on_progress)
-        parts.append(run(part, config, None if table is None else _against(table, k)))
+        parts.append(run(part, None if table is None else _against(table, k)))
     outcome = Outcome(
         model=None if table is None else {"classes": [part.model for part in parts]},
         rounds=sum(part.rounds for part in parts),
         losses=mean_losses([part.losses for part in parts]),
         trace=[step for part in parts for step in part.trace],
+        facts={name: [part.facts[name] for part in parts] for name in parts[0].facts},
     )
     if table is not None and table.y is not None:
         outcome.scores = np.stack([_vector(part.scores) for part in parts], axis=1)
@@ -60,7 +60,8 @@ def twin_one_vs_rest(guest: str, tables: dict[str, Table], twin: _Train) -> Twin
         return np.stack([part.score(other) for part in parts if part.score], axis=1)
 
     losses = mean_losses([part.losses for part in parts])
-    return Twin(losses, metrics_of_classes(y, score(tables)), score=score)
+    model = {"classes": [part.model for part in parts]}
+    return Twin(losses, metrics_of_classes(y, score(tables)), model, score)
 
 
 def agree_on_classes(context: Context, table: Table | None, peers: Sequence[str]) -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,8 @@ from residue_federated.proto import v1
 
 __all__ = ["apply", "flow", "judge", "predictions", "run", "twin"]
 
+_Keys = tuple[residue.PublicKey, residue.PrivateKey | None]
+
 
 def run(context: Context, config: LinearConfig, table: Table | None) -> Outcome:
     """This party's part of the training.
@@ -56,15 +59,28 @@ def run(context: Context, config: LinearConfig, table: Table | None) -> Outcome:
     missing or the label is not what the model takes; `Diverged` if training leaves its range.
     """
     if config.one_vs_rest:
-        return run_one_vs_rest(context, config, table, _run_once)
-    return _run_once(context, config, table)
+        once = partial(_run_once, config, _keys(context))
+        return run_one_vs_rest(context, config.epochs, table, once)
+    return _run_once(config, None, context, table)
 
 
-def _run_once(context: Context, config: LinearConfig, table: Table | None) -> Outcome:
+def _run_once(
+    config: LinearConfig, keys: _Keys | None, context: Context, table: Table | None
+) -> Outcome:
+    """keys: None to agree on new ones."""
     if table is None:
-        return _Arbiter(context, config).train()
+        return _Arbiter(context, config, keys).train()
     table.require_complete(context.party)
-    return (_Guest if context.role == "guest" else _Host)(context, config, table).train()
+    return (_Guest if context.role == "guest" else _Host)(context, config, table, keys).train()
+
+
+def _keys(context: Context) -> _Keys:
+    """New ones of the arbiter, whole there, the public half elsewhere."""
+    arbiter = context.arbiter
+    assert arbiter is not None
+    if context.party == arbiter:
+        return context.make_key(context.others)
+    return context.line.receive_key(arbiter, context.job.key.bits), None
 
 
 @dataclass(frozen=True)
@@ -87,7 +103,10 @@ class _Batch:
 class _Side:
     """What guest and host do alike: their columns, their weights, their gradients."""
 
-    def __init__(self, context: Context, config: LinearConfig, table: Table) -> None:
+    def __init__(
+        self, context: Context, config: LinearConfig, table: Table, keys: _Keys | None
+    ) -> None:
+        self.keys = keys
         self.context = context
         self.config = config
         self.line = context.line
@@ -131,7 +150,7 @@ class _Side:
         self.updater = Updater(self.config.optimiser, self.weights[..., : self.trained].shape)
         shape = np.array([len(self.x), self.weights[..., : self.trained].size])
         self.line.send_record(self.context.arbiter, "shape", shape=shape)
-        self.key = self.line.receive_key(self.context.arbiter, self.context.job.key.bits)
+        self.key, _ = self.keys or _keys(self.context)
         self.scheme.begin()
         if done:
             self.weights[..., : self.trained] = state["weights"]
@@ -302,7 +321,8 @@ class _Arbiter:
     party, in the number of ciphertexts that follows from the job, and one loss.
     """
 
-    def __init__(self, context: Context, config: LinearConfig) -> None:
+    def __init__(self, context: Context, config: LinearConfig, keys: _Keys | None) -> None:
+        self.keys = keys
         self.context = context
         self.config = config
         self.format = _format(context, config)
@@ -314,7 +334,8 @@ class _Arbiter:
         losses: list[float] = state["losses"] if done else []
         sizes = self._sizes()
         rows = sizes[context.guest][0]
-        _, secret = context.make_key(list(sizes))
+        _, secret = self.keys or _keys(context)
+        assert secret is not None
         context.progress(done, config.epochs, losses[-1] if losses else None)
         while not losses or not stops(config, losses):
             plan = list(batches(config, rows, len(losses)))

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from residue_federated._context import Twin
+from residue_federated._context import Model, Twin
 from residue_federated._data import Table
 from residue_federated._jobs import Job
 from residue_federated.linear._config import LinearConfig
@@ -24,7 +24,7 @@ from residue_federated.linear._models import (
 )
 from residue_federated.linear._one_vs_rest import twin_one_vs_rest
 
-__all__ = ["twin"]
+__all__ = ["ended", "joined", "twin"]
 
 
 def twin(job: Job, config: LinearConfig, tables: dict[str, Table]) -> Twin:
@@ -38,7 +38,7 @@ def _train(job: Job, config: LinearConfig, tables: dict[str, Table]) -> Twin:
     guest = tables[job.guest.name]
     assert guest.y is not None
     label = label_of(config, job.guest.name, guest.y)
-    x = _joined(job, config, tables)
+    x = joined(job, config, tables)
     penalty = Penalty.of(config, x.shape[1] - config.intercept)
     shape: tuple[int, ...] = (x.shape[1],)
     if config.type == "softmax_regression":
@@ -53,18 +53,32 @@ def _train(job: Job, config: LinearConfig, tables: dict[str, Table]) -> Twin:
             gradient = d.T @ x[rows] / len(rows) + penalty.gradient(weights)
             weights = updater.move(weights, gradient, penalty.thresholds(weights))
         losses.append(total / len(x))
+    return ended(job, config, tables, weights, losses)
+
+
+def ended(
+    job: Job,
+    config: LinearConfig,
+    tables: dict[str, Table],
+    weights: NDArray[np.float64],
+    losses: list[float],
+    model: Model | None = None,
+) -> Twin:
+    """What training on tables gives that ends with the weights of the columns of `joined`."""
+    guest = tables[job.guest.name]
+    assert guest.y is not None
     scaling, y = guest.y_scaling, guest.y
 
     def score(other: dict[str, Table]) -> NDArray[np.float64]:
-        u = np.asarray(_joined(job, config, other) @ weights.T)
+        u = np.asarray(joined(job, config, other) @ weights.T)
         return u if scaling is None else scaling.undo(u)
 
     if scaling is not None:
         y = scaling.undo(y)
-    return Twin(losses, metrics(config, y, score(tables)), score=score)
+    return Twin(losses, metrics(config, y, score(tables)), model, score)
 
 
-def _joined(job: Job, config: LinearConfig, tables: dict[str, Table]) -> NDArray[np.float64]:
+def joined(job: Job, config: LinearConfig, tables: dict[str, Table]) -> NDArray[np.float64]:
     """All parties' columns, the guest's first, and one of ones for an intercept."""
     columns = [tables[party.name].x for party in (job.guest, *job.hosts)]
     if config.intercept:

@@ -11,6 +11,9 @@ from residue_federated.linear._config import LinearConfig
 
 __all__ = ["Settled", "SharedConfig", "SharedOptimiser", "SharedPrecision"]
 
+_THRESHOLD_BITS = 6
+"""Of a threshold, at least: it is exact to one percent."""
+
 
 class SharedOptimiser(Strict):
     """Gradient descent, with momentum: what is linear, so that it can be done on shares."""
@@ -44,10 +47,16 @@ class SharedPrecision(Strict):
 class SharedConfig(ComponentConfig):
     """A linear model whose weights are shared between guest and host while it is trained.
 
+    one_vs_rest: logistic regression of a label of several classes 0, 1, ...: a model for each class
+    against all others, one after the other.
+
     ``batch_size: null`` is full batch. activation, of logistic regression: ``taylor``, the tangent
     of the sigmoid at 0, or ``sine``, a series near it for predictors from -24 to 24. reveal:
     ``own`` gives each party the weights of its own columns at the end, ``none`` keeps them shared;
     both parties are then needed to predict.
+
+    With l1 weights become exactly zero, by a soft threshold of ``l1 * learning_rate`` after each
+    step, which takes a comparison of every weight.
 
     Poisson regression takes labels from 0 to below ``2**precision.integer_bits``; predictors may
     fall to -16.
@@ -60,11 +69,13 @@ class SharedConfig(ComponentConfig):
     type: Literal[
         "shared_logistic_regression", "shared_linear_regression", "shared_poisson_regression"
     ]
+    one_vs_rest: bool = False
     activation: Literal["taylor", "sine"] = "taylor"
     epochs: int = Field(default=10, ge=1, le=100_000)
     batch_size: int | None = Field(default=None, ge=2)
     shuffle_seed: int | None = Field(default=None, ge=0)
     optimiser: SharedOptimiser = SharedOptimiser()
+    l1: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     l2: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     intercept: bool = True
     early_stop: Settled | None = None
@@ -72,9 +83,22 @@ class SharedConfig(ComponentConfig):
     precision: SharedPrecision = SharedPrecision()
 
     @model_validator(mode="after")
-    def _one_activation(self) -> Self:
-        if self.activation != "taylor" and self.type != "shared_logistic_regression":
-            raise ValueError("activation is for shared_logistic_regression")
+    def _of_classes(self) -> Self:
+        for name, default in (("activation", "taylor"), ("one_vs_rest", False)):
+            if getattr(self, name) != default and self.type != "shared_logistic_regression":
+                raise ValueError(f"{name} is for shared_logistic_regression")
+        return self
+
+    @model_validator(mode="after")
+    def _threshold_fits(self) -> Self:
+        bits = self.precision
+        fine = 2.0 ** (_THRESHOLD_BITS - bits.weight_bits)
+        step = self.l1 * self.optimiser.learning_rate
+        if self.l1 and not fine <= step < 2.0**bits.integer_bits:
+            raise ValueError(
+                f"l1 times learning_rate is {step:g}: with this precision it can be from {fine:g} "
+                f"to below {2**bits.integer_bits}"
+            )
         return self
 
     @property
@@ -84,13 +108,16 @@ class SharedConfig(ComponentConfig):
 
     @property
     def plain(self) -> LinearConfig:
-        """The model of the arbiter's family that this one trains: its batches, label, metrics."""
+        """The model of the arbiter's family that this one trains: its batches, label, penalty."""
         return LinearConfig.model_validate(
             {
                 "type": self.type.removeprefix("shared_"),
+                "one_vs_rest": self.one_vs_rest,
                 "epochs": self.epochs,
                 "batch_size": self.batch_size,
                 "shuffle_seed": self.shuffle_seed,
+                "l1": self.l1,
+                "l2": self.l2,
                 "intercept": self.intercept,
             }
         )

@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 import residue
 from residue.errors import EncodingOverflow
-from residue.paillier import BOUND_STEP, side_by_side
+from residue.paillier import BOUND_STEP, side_by_side, slot_order
 from residue_federated._context import Context, Spec
 from residue_federated.errors import AuditViolation, JobError
 from residue_federated.shared._ring import WORD_BITS, Integers, Ring, integers
 
-__all__ = ["MASK_BITS", "Exchange", "Slots"]
+__all__ = ["MASK_BITS", "Exchange", "Keys", "Slots"]
 
 MASK_BITS = 64
 SECRET_BYTES = 32
@@ -39,8 +39,8 @@ _FREE_BITS = 4
 class Slots:
     """How `count` numbers below ``2**bits`` in magnitude are answered.
 
-    Number ``t * groups + i`` is slot t of ciphertext i. A slot holds the number, ``2**bits`` that
-    makes it positive, and a mask below ``2**mask``: all together below ``2**width``.
+    A slot holds the number, ``2**bits`` that makes it positive, and a mask below ``2**mask``: all
+    together below ``2**width``.
     """
 
     count: int
@@ -73,9 +73,8 @@ class Slots:
 
     @property
     def order(self) -> NDArray[np.int64]:
-        """``(used, groups)``: which number is where; slots left over repeat the last."""
-        flat = np.minimum(np.arange(self.used * self.groups), self.count - 1)
-        return flat.reshape(self.used, self.groups)
+        """``(used, groups)``: which number is where, as in `packed`."""
+        return slot_order(self.count, self.used)
 
     @property
     def places(self) -> Integers:
@@ -92,21 +91,36 @@ class Slots:
         return np.asarray(digits.ravel()[: self.count] - (1 << self.bits))
 
 
-class Exchange:
-    """One party's keys and masks in one component. secret: `SECRET_BYTES`, None for a new one."""
+@dataclass
+class Keys:
+    """A party's key pair, the other's public key, and the secret that its masks are made from."""
 
-    def __init__(self, context: Context, secret: bytes | None = None) -> None:
-        self.peer = context.hosts[0] if context.role == "guest" else context.guest
+    public: residue.PublicKey
+    private: residue.PrivateKey
+    peers: residue.PublicKey
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(SECRET_BYTES), repr=False)
+
+    @classmethod
+    def agree(cls, context: Context) -> Keys:
+        """New ones, the public halves exchanged."""
+        (peer,) = context.others
+        public, private = context.make_key([peer])
+        return cls(public, private, context.line.receive_key(peer, context.job.key.bits))
+
+
+class Exchange:
+    """One party's side of one training."""
+
+    def __init__(self, context: Context, keys: Keys) -> None:
+        (self.peer,) = context.others
         self.lead = context.role == "guest"
         self.line = context.line
         self.key_bits = context.job.key.bits
-        self.secret = secret or secrets.token_bytes(SECRET_BYTES)
-        self._key, self._private = context.make_key([self.peer])
-        self._peers_key = self.line.receive_key(self.peer, self.key_bits)
+        self.keys = keys
 
     def offer(self, tag: str, numbers: Integers) -> None:
         """Send numbers under this party's key."""
-        self.line.send(self.peer, tag, self._key.encrypt(numbers))
+        self.line.send(self.peer, tag, self.keys.public.encrypt(numbers))
 
     def take(
         self, tag: str, shape: tuple[int, ...], bits: int, ahead: int = 0
@@ -117,16 +131,22 @@ class Exchange:
 
         Raises `AuditViolation` if they claim to be larger.
         """
-        idle = self.line.precompute(self._key, ahead)
-        (c,) = self.line.receive(self.peer, tag, self._peers_key, shape, idle=idle)
+        idle = self.line.precompute(self.keys.public, ahead)
+        (c,) = self.line.receive(self.peer, tag, self.keys.peers, shape, idle=idle)
         if c.exponent or c.bound.bit_length() > -(-bits // BOUND_STEP) * BOUND_STEP:
             raise self._violation(f"'{tag}' with shares out of range: beyond {bits} bits")
         return c
 
-    def answer(self, tag: str, c: residue.CiphertextArray, slots: Slots) -> Integers:
-        """Send ``(groups,)`` packed products back, masked; this party's ``(count,)`` shares."""
+    def answer(
+        self, tag: str, c: residue.CiphertextArray, slots: Slots, multiples: int = 1
+    ) -> Integers:
+        """Send ``(groups,)`` packed products back, masked; this party's ``(count,)`` shares.
+
+        multiples: masks are multiples of that, and hide all but what numbers are modulo it.
+        """
         size = slots.used * slots.groups
-        masks = self._masks(tag, size, slots.mask // 8) + (1 << slots.bits)
+        masks = self.drawn(tag, size, slots.mask // 8)
+        masks = masks - masks % multiples + (1 << slots.bits)
         packed = slots.places @ masks.reshape(slots.used, slots.groups)
         self.line.send(self.peer, tag, c + packed)
         return np.asarray((1 << slots.bits) - masks[: slots.count])
@@ -136,11 +156,11 @@ class Exchange:
 
         Raises `AuditViolation` if they are larger than numbers and masks are.
         """
-        idle = self.line.precompute(self._key, ahead)
-        (c,) = self.line.receive(self.peer, tag, self._key, (slots.groups,), idle=idle)
+        idle = self.line.precompute(self.keys.public, ahead)
+        (c,) = self.line.receive(self.peer, tag, self.keys.public, (slots.groups,), idle=idle)
         fault = f"'{tag}' with shares out of range: beyond {slots.used} x {slots.width} bits"
         try:
-            plain = integers(self._private.decrypt(c, dtype=object))
+            plain = integers(self.keys.private.decrypt(c, dtype=object))
         except EncodingOverflow as error:
             raise self._violation(fault) from error
         if c.exponent or min(plain) < 0 or max(plain) >> (slots.used * slots.width):
@@ -156,10 +176,10 @@ class Exchange:
         spec = Spec("u4", (count, ring.bits // WORD_BITS))
         return ring.of_words(self.line.receive_record(self.peer, tag, shares=spec)["shares"])
 
-    def _masks(self, tag: str, count: int, width: int) -> Integers:
-        """``(count,)`` integers of `width` bytes, the same for the same tag."""
+    def drawn(self, tag: str, count: int, width: int) -> Integers:
+        """``(count,)`` secret integers of `width` bytes, the same for the same tag."""
         name = f"{self.line.path}/{tag}".encode()
-        raw = hashlib.shake_256(_LABEL + self.secret + name).digest(count * width)
+        raw = hashlib.shake_256(_LABEL + self.keys.secret + name).digest(count * width)
         values = [int.from_bytes(raw[i : i + width], "little") for i in range(0, len(raw), width)]
         return integers(values)
 

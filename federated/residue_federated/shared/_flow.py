@@ -11,20 +11,34 @@ __all__ = ["flow"]
 
 
 def flow(config: SharedConfig, scene: Scene) -> Flow:
-    """Agreement on rows, columns and keys, the batches, what is opened.
+    """One training, or with `one_vs_rest` the number of classes, keys, and one training for each.
 
     Applied to other rows, the hosts' shares of the scores, or the protocol of predictors.
     """
-    own = config.reveal == "own"
+    keys = _both("key", "public_key")
     if scene.applies:
-        opened = () if own else (*_both("key", "public_key"), *_predictors("scores"))
-        return Flow(*SAME_ROWS, *opened, _SCORES, agrees=False)
+        if config.reveal == "own":
+            return Flow(*SAME_ROWS, _SCORES, agrees=False)
+        scores = (*_predictors("scores"), _SCORES)
+        if not config.one_vs_rest:
+            return Flow(*SAME_ROWS, *keys, *scores, agrees=False)
+        parts = {"class-*": Flow(*scores, agrees=False)}
+        return Flow(*SAME_ROWS, *keys, agrees=False, parts=parts)
+    if not config.one_vs_rest:
+        return _training(config, scene, keys)
+    parts = {"class-*": _training(config, scene, ())}
+    return Flow(*keys, Step("guest", "host", "classes", "record"), agrees=False, parts=parts)
+
+
+def _training(config: SharedConfig, scene: Scene, keys: tuple[Step, ...]) -> Flow:
+    """Agreement on rows, columns and keys, the batches, what is opened."""
     bits = None if scene.rows is None else ring_of(config, scene.rows).bits
     batch = (
         *_predictors("{epoch}/{batch}"),
         *_residuals(config),
         *_both("d/{epoch}/{batch}", "ciphertexts", bits),
         *_both("g/{epoch}/{batch}", "ciphertexts"),
+        *(_threshold(bits) if config.l1 else ()),
     )
     number = None if scene.rows is None else len(list(batches(config.plain, scene.rows, 0)))
     epoch = Loop("batch", batch, least=number or 1, most=number)
@@ -39,9 +53,9 @@ def flow(config: SharedConfig, scene: Scene) -> Flow:
     return Flow(
         *SAME_ROWS,
         *_both("columns", "record"),
-        *_both("key", "public_key"),
+        *keys,
         epochs,
-        *(_both("weights", "record") if own else _predictors("scores")),
+        *(_both("weights", "record") if config.reveal == "own" else _predictors("scores")),
         _SCORES,
     )
 
@@ -68,6 +82,17 @@ def _residuals(config: SharedConfig) -> tuple[Step, ...]:
     return (
         Step("host", "guest", "p/{epoch}/{batch}", "ciphertexts", waits=False),
         Step("guest", "host", "p/{epoch}/{batch}", "ciphertexts"),
+    )
+
+
+def _threshold(bits: int | None) -> tuple[Step, ...]:
+    """Bits of the host's numbers, then its part of a product of shares; the guest's answers."""
+    return tuple(
+        Step(
+            a, b, f"{tag}/{{epoch}}/{{batch}}", "ciphertexts", bits=width if b == "guest" else None
+        )
+        for tag, width in (("c", 1), ("m", bits))
+        for a, b in (("host", "guest"), ("guest", "host"))
     )
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "gains",
     "most_rows",
     "ring_of",
+    "threshold_of",
 ]
 
 SLACK_BITS = 64
@@ -82,6 +83,12 @@ def gains(config: SharedConfig, rows: int) -> Gains:
         round(Fraction(config.optimiser.momentum) * 2**shift),
         shift,
     )
+
+
+def threshold_of(config: SharedConfig) -> int:
+    """Of the soft threshold after a step, in units of a weight."""
+    step = Fraction(config.l1) * Fraction(config.optimiser.learning_rate)
+    return round(step * (1 << config.precision.weight_bits))
 
 
 def most_rows(config: SharedConfig, rows: int) -> int:

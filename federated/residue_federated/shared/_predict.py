@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,7 @@ from residue_federated._data import Table
 from residue_federated.errors import Diverged
 from residue_federated.linear import _predict as of_own_weights
 from residue_federated.shared._config import SharedConfig
-from residue_federated.shared._exchange import Exchange
+from residue_federated.shared._exchange import Exchange, Keys
 from residue_federated.shared._format import encoded_features, fraction_of
 from residue_federated.shared._products import Products
 from residue_federated.shared._ring import Integers, Ring, integers
@@ -19,25 +21,43 @@ __all__ = ["apply", "opened_scores", "predictions", "scores_of_own"]
 
 
 def apply(context: Context, config: SharedConfig, table: Table | None, model: Model) -> Outcome:
-    """The linear predictor of each row, at the guest, in the units of the label.
+    """The linear predictor of each row, at the guest, in the units of the label; of each class.
 
     Raises `DataError` if the parties' rows differ, or values are missing or too large.
     """
     if config.reveal == "own":
         return of_own_weights.apply(context, config.plain, table, model)
     assert table is not None  # a job with an arbiter has no such component
-    table = table.with_columns(context.party, model["columns"])
+    models = model["classes"] if config.one_vs_rest else [model]
+    table = table.with_columns(context.party, models[0]["columns"])
     table.require_complete(context.party)
     context.agree_on_rows(table)
-    shares = model["shares"]
-    own, peers = (integers([int(s, 16) for s in shares[whose]]) for whose in ("own", "peers"))
-    exchange, ring = Exchange(context), Ring(shares["bits"])
-    products = Products(exchange, ring, config.precision, len(own), len(peers))
-    x = encoded_features(config, context, table)
-    scores = opened_scores(config, products, x, own, peers)
-    if scores is None:
+    keys, x = Keys.agree(context), encoded_features(config, context, table)
+    parts = [
+        context.within(f"class-{k}", lambda *_: None) if config.one_vs_rest else context
+        for k in range(len(models))
+    ]
+    scores = [
+        _scores(part, config, keys, x, each["shares"])
+        for part, each in zip(parts, models, strict=True)
+    ]
+    found = [u for u in scores if u is not None]
+    if not found:
         return Outcome()
-    return Outcome(scores=scores if table.y_scaling is None else table.y_scaling.undo(scores))
+    if config.one_vs_rest:
+        return Outcome(scores=np.stack(found, axis=1))
+    (u,) = found
+    return Outcome(scores=u if table.y_scaling is None else table.y_scaling.undo(u))
+
+
+def _scores(
+    context: Context, config: SharedConfig, keys: Keys, x: NDArray[np.int64], shares: dict[str, Any]
+) -> NDArray[np.float64] | None:
+    """Of rows with features x, by one model; None at the host."""
+    own, peers = (integers([int(s, 16) for s in shares[whose]]) for whose in ("own", "peers"))
+    exchange, ring = Exchange(context, keys), Ring(shares["bits"])
+    products = Products(exchange, ring, config.precision, len(own), len(peers))
+    return opened_scores(config, products, x, own, peers)
 
 
 def scores_of_own(context: Context, table: Table, model: Model) -> NDArray[np.float64] | None:

@@ -5,7 +5,8 @@ Each batch, all numbers but the features and the label being shares:
 1. predictors ``u = X w`` over both parties' columns (`Products.predictors`);
 2. residuals of u and the label (`residue_federated.shared._residuals`);
 3. gradients ``X.T d`` of both parties' columns (`Products.gradients`);
-4. a step, computed by each party on its shares alone.
+4. a step, computed by each party on its shares alone;
+5. with L1, a soft threshold (`residue_federated.shared._rectify`).
 
 The products follow C. Chen et al., "When homomorphic encryption marries secret sharing" (CAESAR),
 KDD 2021, sections 4.2 and 4.3.
@@ -13,6 +14,7 @@ KDD 2021, sections 4.2 and 4.3.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,14 +24,16 @@ from residue_federated._context import Context, Outcome, Spec
 from residue_federated._data import Table
 from residue_federated.errors import DataError, Diverged, ProtocolError
 from residue_federated.linear._models import batches, label_of, metrics
+from residue_federated.linear._one_vs_rest import run_one_vs_rest
 from residue_federated.shared._config import SharedConfig
-from residue_federated.shared._exchange import Exchange
+from residue_federated.shared._exchange import Exchange, Keys
 from residue_federated.shared._flow import flow
 from residue_federated.shared._format import (
     MOST_COLUMNS,
     encoded_features,
     gains,
     ring_of,
+    threshold_of,
 )
 from residue_federated.shared._predict import (
     apply,
@@ -38,6 +42,7 @@ from residue_federated.shared._predict import (
     scores_of_own,
 )
 from residue_federated.shared._products import Products
+from residue_federated.shared._rectify import Rectifier
 from residue_federated.shared._residuals import residuals_of
 from residue_federated.shared._ring import Integers, integers
 from residue_federated.shared._twin import twin
@@ -54,13 +59,29 @@ def run(context: Context, config: SharedConfig, table: Table | None) -> Outcome:
     """
     assert table is not None  # a job with an arbiter has no such component
     table.require_complete(context.party)
-    return _Side(context, config, table).train()
+    if not config.one_vs_rest:
+        return _train(config, None, context, table)
+    keys = Keys.agree(context)
+    return run_one_vs_rest(context, config.epochs, table, partial(_train, config, keys))
+
+
+def _train(
+    config: SharedConfig, keys: Keys | None, context: Context, table: Table | None
+) -> Outcome:
+    assert table is not None
+    return _Side(context, config, table, keys).train()
 
 
 class _Side:
-    """A party: its columns, and its shares of all weights and of the last step, by owner."""
+    """A party: its columns, and its shares of all weights and of the last step, by owner.
 
-    def __init__(self, context: Context, config: SharedConfig, table: Table) -> None:
+    keys: None to agree on new ones.
+    """
+
+    def __init__(
+        self, context: Context, config: SharedConfig, table: Table, keys: Keys | None
+    ) -> None:
+        self.keys = keys
         self.context, self.config, self.table = context, config, table
         self.x = encoded_features(config, context, table)
         self.ring = ring_of(config, len(self.x))
@@ -79,11 +100,16 @@ class _Side:
         columns = {context.party: self.x.shape[1], peer: int(count[0])}
         if not 1 <= columns[peer] <= MOST_COLUMNS:
             raise ProtocolError(f"{peer} claims {columns[peer]} columns")
-        self.exchange = Exchange(context, state["masks"].tobytes() if done else None)
+        keys = self.keys or Keys.agree(context)
+        if done:  # of one class, it is the secret of those after it as well
+            keys.secret = state["masks"].tobytes()
+        self.exchange = Exchange(context, keys)
         self.products = Products(
             self.exchange, self.ring, self.config.precision, columns[context.party], columns[peer]
         )
         self.residuals = residuals_of(self.config, self.exchange, self.ring)
+        bits = self.config.precision.weight_bits + self.config.precision.integer_bits + 1
+        self.rectifier = Rectifier(self.exchange, self.ring, bits)
         self.weights = {name: integers([0] * size) for name, size in columns.items()}
         self.steps = dict(self.weights)
         self.penalised = {name: integers([1] * size) for name, size in columns.items()}
@@ -136,13 +162,28 @@ class _Side:
         d = self.residuals(tag, u, label)
         own, peers = self.products.gradients(tag, x, d)
         scale = gains(self.config, len(rows))
+        moved = {}
         for name, gradient in ((party, own), (peer, peers)):
             w = self.weights[name]
             total = gradient * scale.gradient + self.steps[name] * scale.step
             total = self.ring.reduced(total + w * self.penalised[name] * scale.weight)
             step = self.ring.truncated(total, scale.shift, lead=self.exchange.lead)
-            self.steps[name] = self.ring.reduced(step)
-            self.weights[name] = self.ring.reduced(w - step)
+            moved[name] = self.ring.reduced(w - step)
+        if self.config.l1:
+            self._shrink(tag, moved)
+        for name, w in moved.items():
+            self.steps[name] = self.ring.reduced(self.weights[name] - w)
+        self.weights = moved
+
+    def _shrink(self, tag: str, weights: dict[str, Integers]) -> None:
+        """The soft threshold of an L1 penalty, in place: the guest's weights, then the host's."""
+        names = (self.context.guest, *self.context.hosts)
+        chosen = {name: self.penalised[name].astype(bool) for name in names}
+        shares = np.concatenate([weights[name][chosen[name]] for name in names])
+        shares = self.rectifier.soft(tag, shares, threshold_of(self.config))
+        cut = int(chosen[names[0]].sum())
+        for name, part in zip(names, np.split(shares, [cut]), strict=True):
+            weights[name][chosen[name]] = part
 
     def _moved(self, tag: str, before: dict[str, Integers]) -> float:
         """How far an epoch has moved the weights, opened to both."""
@@ -166,7 +207,7 @@ class _Side:
             for kind, shares in (("weights", self.weights), ("steps", self.steps))
             for name, values in shares.items()
         }
-        masks = np.frombuffer(self.exchange.secret, np.uint8)
+        masks = np.frombuffer(self.exchange.keys.secret, np.uint8)
         self.context.checkpoint(
             done, {**words, "masks": masks, "stopped": self.stopped, "moves": self.moves}
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,9 @@ from residue_federated._context import Twin
 from residue_federated._data import Table
 from residue_federated._jobs import Job
 from residue_federated.linear._config import Optimiser
-from residue_federated.linear._models import Objective, Updater, batches, label_of, metrics
+from residue_federated.linear._models import Objective, Penalty, Updater, batches, label_of
+from residue_federated.linear._one_vs_rest import twin_one_vs_rest
+from residue_federated.linear._twin import ended, joined
 from residue_federated.shared._config import SharedConfig
 from residue_federated.shared._residuals import sine_series, sines
 
@@ -18,16 +22,16 @@ __all__ = ["twin"]
 
 def twin(job: Job, config: SharedConfig, tables: dict[str, Table]) -> Twin:
     """Train on both parties' tables joined."""
-    guest, plain = tables[job.guest.name], config.plain
-    assert guest.y is not None
-    label = label_of(plain, job.guest.name, guest.y)
-    columns = [guest.x, tables[job.hosts[0].name].x]
-    if config.intercept:
-        columns.append(np.ones((len(guest.ids), 1)))
-    x = np.concatenate(columns, axis=1)
-    penalty = np.full(x.shape[1], config.l2)
-    if config.intercept:
-        penalty[-1] = 0.0
+    if config.one_vs_rest:
+        return twin_one_vs_rest(job.guest.name, tables, partial(_train, job, config))
+    return _train(job, config, tables)
+
+
+def _train(job: Job, config: SharedConfig, tables: dict[str, Table]) -> Twin:
+    y, plain = tables[job.guest.name].y, config.plain
+    assert y is not None
+    label, x = label_of(plain, job.guest.name, y), joined(job, plain, tables)
+    penalty = Penalty.of(plain, x.shape[1] - config.intercept)
     updater = Updater(Optimiser.model_validate(config.optimiser.model_dump()), x.shape[1])
     weights = np.zeros(x.shape[1])
     moves: list[float] = []
@@ -35,16 +39,13 @@ def twin(job: Job, config: SharedConfig, tables: dict[str, Table]) -> Twin:
         before = weights
         for rows in batches(plain, len(x), epoch):
             d = _residuals(config, x[rows] @ weights, label[rows])
-            gradient = x[rows].T @ d / len(rows) + penalty * weights
-            weights = updater.move(weights, gradient)
+            gradient = x[rows].T @ d / len(rows) + penalty.gradient(weights)
+            weights = updater.move(weights, gradient, penalty.thresholds(weights))
         moves.append(float(np.linalg.norm(weights - before)))
         if config.early_stop is not None and moves[-1] < config.early_stop.tolerance:
             break
-    u, y = x @ weights, guest.y
-    if guest.y_scaling is not None:
-        u, y = guest.y_scaling.undo(u), guest.y_scaling.undo(y)
     model = {"weights": weights.tolist(), "moves": moves}
-    return Twin([], metrics(plain, y, u), model)
+    return ended(job, plain, tables, weights, [], model)
 
 
 def _residuals(

@@ -19,7 +19,7 @@ from residue.paillier._keyfile import (
     save_public_key,
 )
 from residue.paillier._keys import PrivateKey, PublicKey, Scheme, keygen
-from residue.paillier._packing import PackedArray, Packer, side_by_side
+from residue.paillier._packing import PackedArray, Packer, side_by_side, slot_order
 
 __all__ = [
     "BOUND_STEP",
@@ -40,6 +40,7 @@ __all__ = [
     "save_private_key",
     "save_public_key",
     "side_by_side",
+    "slot_order",
     "to_phe",
     "to_phe_keys",
 ]

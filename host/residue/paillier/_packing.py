@@ -17,22 +17,30 @@ from residue.paillier._ciphertext import CiphertextArray
 from residue.paillier._encoding import Encoded, decode, encode
 from residue.paillier._keys import PrivateKey, PublicKey
 
-__all__ = ["PackedArray", "Packer", "side_by_side"]
+__all__ = ["PackedArray", "Packer", "side_by_side", "slot_order"]
 
 
 def side_by_side(c: CiphertextArray, width: int, slots: int) -> CiphertextArray:
     """``(n,)`` numbers of at most `width` bits in ``(ceil(n / slots),)`` ciphertexts, n >= 1.
 
-    With g ciphertexts, number ``t * g + i`` is slot t of ciphertext i, and ``ceil(n / g)`` slots
-    are used; those left over repeat the last number. Horner's scheme: a shift and a product a slot.
+    They lie as `slot_order` says. Horner's scheme: a shift and a product a slot.
     """
-    groups = -(-len(c) // slots)
-    used = -(-len(c) // groups)
-    order = np.minimum(np.arange(used * groups), len(c) - 1).reshape(used, groups)
+    order = slot_order(len(c), slots)
     packed = c[order[-1]]
     for part in order[-2::-1]:
         packed = (packed << width) + c[part]
     return packed
+
+
+def slot_order(count: int, slots: int) -> NDArray[np.int64]:
+    """``(used, groups)``: which of `count` numbers is in which slot of which ciphertext.
+
+    With g ciphertexts, number ``t * g + i`` is slot t of ciphertext i, and ``ceil(count / g)``
+    slots are used; those left over repeat the last number.
+    """
+    groups = -(-count // slots)
+    used = -(-count // groups)
+    return np.minimum(np.arange(used * groups), count - 1).reshape(used, groups)
 
 
 class Packer:
