@@ -24,7 +24,7 @@ from residue_federated.psi._config import PsiConfig
 from residue_federated.shared._config import SharedConfig
 from residue_federated.validation._config import CrossValidateConfig
 
-__all__ = ["AnyComponent", "Runner", "packages_of", "runner_of"]
+__all__ = ["USES", "AnyComponent", "Runner", "packages_of", "runner_of"]
 
 AnyComponent = Annotated[
     PsiConfig
@@ -68,6 +68,9 @@ _MODULES = {
     "cross_validate": "validation._cross",
 }
 
+USES = {"features": ("linear",), "shared": ("linear",), "validation": ("features",)}
+"""Packages of components whose code those of another one run, configurations aside."""
+
 
 class Runner(Protocol):
     """The module of a component.
@@ -93,4 +96,4 @@ def packages_of(component: AnyComponent) -> list[str]:
     """The packages below this one whose code a component runs, that which it wraps included."""
     wrapped = [component.trainer] if component.type == "cross_validate" else []
     own = [_MODULES[each.type].partition(".")[0] for each in (component, *wrapped)]
-    return [*own, *(["linear"] if "shared" in own else [])]
+    return [package for each in own for package in (each, *USES.get(each, ()))]

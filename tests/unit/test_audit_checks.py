@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 import residue
+import residue_federated
 from residue.errors import InvalidCiphertext
 from residue.paillier import _formats
-from residue_federated._components import _MODULES
+from residue_federated._components import _MODULES, USES
 from residue_federated._jobs import Job
 from residue_federated.audit._code import ENGINE, code_of
 from residue_federated.audit._facts import MalformedPayload, facts_of
@@ -319,3 +321,13 @@ def test_what_a_party_sends_itself_is_checked_after_the_fact() -> None:
 def test_every_component_declares_its_protocol() -> None:
     for module in _MODULES.values():
         assert hasattr(importlib.import_module(f"residue_federated.{module}"), "flow"), module
+
+
+def test_the_hash_of_a_component_covers_all_code_that_it_runs() -> None:
+    root = Path(residue_federated.__file__).parent
+    components = {module.partition(".")[0] for module in _MODULES.values()}
+    imported = re.compile(r"from residue_federated\.(\w+)\b(?!\._config)")
+    for package in components:
+        text = "".join(path.read_text() for path in (root / package).glob("*.py"))
+        used = set(imported.findall(text)) & components - {package}
+        assert used == set(USES.get(package, ())), package
