@@ -166,20 +166,18 @@ def test_randomness_is_remembered_over_any_number_of_messages() -> None:
 
 
 def test_code_is_hashed_by_component(tmp_path: Path) -> None:
-    import residue_federated
-
     root = Path(residue_federated.__file__).parent
     ours = code_of(JOB)
     assert set(ours) == {ENGINE, "scale", "train"}
     copy = Path(shutil.copytree(root, tmp_path / "package"))
     assert code_of(JOB, copy) == ours
+    (copy / "features" / "_standardise.py").rename(copy / "features" / "_other.py")
+    changed = code_of(JOB, copy)
+    assert [name for name in ours if ours[name] != changed[name]] == ["scale"]
     with open(copy / "linear" / "_train.py", "a") as file:
         file.write("\n")
-    changed = code_of(JOB, copy)
-    assert [name for name in ours if ours[name] != changed[name]] == ["train"]
+    assert code_of(JOB, copy)["train"] != ours["train"]
     assert code_of(SHARED) != code_of(SHARED, copy)  # which builds on the linear models
-    (copy / "features" / "_standardise.py").rename(copy / "features" / "_other.py")
-    assert code_of(JOB, copy)["scale"] != ours["scale"]
     (copy / "_extra.py").touch()
     assert code_of(JOB, copy)[ENGINE] != ours[ENGINE]
 
