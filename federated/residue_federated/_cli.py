@@ -60,6 +60,10 @@ def run(
         str | None,
         typer.Option(help="Address of a Ray cluster, as party=ADDRESS,...; see docs/scale.md."),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(help="Worker processes of each party [default: one a core]; 0 for none."),
+    ] = None,
     key_bits: Annotated[int | None, typer.Option(help="Size of n instead of the job's.")] = None,
     epochs: Annotated[
         int | None,
@@ -92,7 +96,10 @@ def run(
     job = load_job(job_file)
     devices = None if device is None else devices_of(job, device)
     rays = None if ray is None else mapping("--ray", ray)
-    job = job.replace(devices=devices, rays=rays, key_bits=key_bits, rounds=epochs)
+    workers = None if processes is None else {party.name: processes for party in job.parties}
+    job = job.replace(
+        devices=devices, rays=rays, processes=workers, key_bits=key_bits, rounds=epochs
+    )
     warn_of_key(job)
     if verify_cpu and job.trainer is not None and not job.components[job.trainer].core.repeats:
         raise JobError(
@@ -290,6 +297,9 @@ def party(
     ray: Annotated[
         str | None, typer.Option(help="Address of this party's Ray cluster, or auto.")
     ] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Worker processes [default: one a core]; 0 for none.")
+    ] = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Keep this party's decrypted integers in its report.")
     ] = False,
@@ -313,6 +323,8 @@ def party(
             job = job.replace(files={name: data.resolve()})
         if ray is not None:
             job = job.replace(rays={name: ray})
+        if processes is not None:
+            job = job.replace(processes={name: processes})
         report = run_party(
             job,
             name,

@@ -20,6 +20,7 @@
      |   +- ProtocolError      a party sent something out of order or malformed
      |       +- AuditViolation a party broke the protocol: the audit saw it while it happened
      +- Diverged               the model left the range that the job's precision can carry
+     +- WorkerLost             a worker process of a party was killed
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ __all__ = [
     "StoreError",
     "StoreWarning",
     "TransportError",
+    "WorkerLost",
 ]
 
 
@@ -135,3 +137,7 @@ class AuditViolation(ProtocolError):
 
 class Diverged(FederatedError):
     """Training left the range of numbers that the job's precision can carry."""
+
+
+class WorkerLost(FederatedError):
+    """A worker process of a party was killed, by the system or by hand."""
