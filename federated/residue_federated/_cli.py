@@ -62,7 +62,9 @@ def run(
     ] = None,
     processes: Annotated[
         int | None,
-        typer.Option(help="Worker processes of each party [default: one a core]; 0 for none."),
+        typer.Option(
+            min=0, max=256, help="Worker processes a party, 0 for none [default: one a core]."
+        ),
     ] = None,
     key_bits: Annotated[int | None, typer.Option(help="Size of n instead of the job's.")] = None,
     epochs: Annotated[
@@ -298,7 +300,8 @@ def party(
         str | None, typer.Option(help="Address of this party's Ray cluster, or auto.")
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(help="Worker processes [default: one a core]; 0 for none.")
+        int | None,
+        typer.Option(min=0, max=256, help="Worker processes, 0 for none [default: one a core]."),
     ] = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Keep this party's decrypted integers in its report.")
