@@ -9,6 +9,7 @@ import mmap
 import os
 import weakref
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -65,12 +66,18 @@ class Lent:
 
     def array(self) -> NDArray[Any]:
         """The same values; what is written here is read there."""
-        descriptor = os.open(self.path, os.O_RDWR)
-        try:
-            mapping = Mapping.of(descriptor, on_disk=self.on_disk)
-        finally:
-            os.close(descriptor)
+        mapping = _opened(self.path, os.stat(self.path).st_ino, self.on_disk)
         return np.ndarray(self.shape, self.dtype, mapping, self.offset, self.strides)
+
+
+@lru_cache(maxsize=2)  # a table and what is made of it: to map 320 MiB anew takes some 50 ms
+def _opened(path: str, inode: int, on_disk: bool) -> Mapping:
+    """What is under a path now. An inode that is mapped does not come to stand for another."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        return Mapping.of(descriptor, on_disk=on_disk)
+    finally:
+        os.close(descriptor)
 
 
 def lent(x: Any) -> Any:
