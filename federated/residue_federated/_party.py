@@ -114,6 +114,8 @@ def run_party(
 
     With `models`, the job's components are not run but applied to other rows.
 
+    A large table starts worker processes: a script calls this below ``if __name__ == "__main__"``.
+
     Args:
         job: the job.
         name: which party.

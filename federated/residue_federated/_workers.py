@@ -30,7 +30,8 @@ class Workers:
     """As many processes as there is work for at once, `count` at most; a core each by default.
 
     Fewer than two, or a system that cannot share unnamed memory, is none: the party's own process
-    does the work. Threads may share them.
+    does the work. Threads may share them. They import the main module as `multiprocessing` does, so
+    a script that runs a party does so below ``if __name__ == "__main__"``.
     """
 
     def __init__(self, count: int | None = None) -> None:
@@ -58,8 +59,8 @@ class Workers:
                 yield pending.popleft().result()
         except BrokenProcessPool:
             raise WorkerLost(
-                "a worker process was killed, perhaps for want of memory: resume the job, with "
-                "fewer processes"
+                "a worker process ended, perhaps killed for want of memory: resume the job, with "
+                "fewer processes or none"
             ) from None
         finally:
             for future in pending:

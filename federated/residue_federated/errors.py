@@ -20,7 +20,7 @@
      |   +- ProtocolError      a party sent something out of order or malformed
      |       +- AuditViolation a party broke the protocol: the audit saw it while it happened
      +- Diverged               the model left the range that the job's precision can carry
-     +- WorkerLost             a worker process of a party was killed
+     +- WorkerLost             a worker process of a party ended
 """
 
 from __future__ import annotations
@@ -140,4 +140,4 @@ class Diverged(FederatedError):
 
 
 class WorkerLost(FederatedError):
-    """A worker process of a party was killed, by the system or by hand."""
+    """A worker process of a party ended before its work: killed, by the system or by hand."""

@@ -163,7 +163,7 @@ def test_a_worker_that_is_killed_is_told(workers: Workers) -> None:
     next(running)
     os.kill(workers.pids[0], signal.SIGKILL)
     for tasks in (running, workers.each(time.sleep, [(0.0,)])):
-        with pytest.raises(WorkerLost, match=r"a worker process was killed.*resume the job"):
+        with pytest.raises(WorkerLost, match=r"a worker process ended.*resume the job"):
             list(tasks)
 
 
