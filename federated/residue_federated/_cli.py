@@ -63,6 +63,12 @@ def run(
         str | None,
         typer.Option(help="Address of a Ray cluster, as party=ADDRESS,...; see docs/scale.md."),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=256, help="Worker processes a party, 0 for none [default: one a core]."
+        ),
+    ] = None,
     key_bits: KeyBits = None,
     epochs: Rounds = None,
     out: Annotated[
@@ -87,8 +93,10 @@ def run(
     from residue_federated._trial import default_run_directory, new_run_directory
     from residue_federated.store import recorded
 
+    job = load_job(job_file)
     rays = None if ray is None else mapping("--ray", ray)
-    job = changed(load_job(job_file), device, key_bits, epochs, rays)
+    workers = None if processes is None else {party.name: processes for party in job.parties}
+    job = changed(job.replace(rays=rays, processes=workers), device, key_bits, epochs)
     if verify_cpu and job.trainer is not None and not job.components[job.trainer].core.repeats:
         raise JobError(
             f"--verify-cpu: what {job.trainer} decrypts is hidden by masks that differ from run to "
@@ -281,6 +289,10 @@ def party(
     ray: Annotated[
         str | None, typer.Option(help="Address of this party's Ray cluster, or auto.")
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=0, max=256, help="Worker processes, 0 for none [default: one a core]."),
+    ] = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Keep this party's decrypted integers in its report.")
     ] = False,
@@ -304,6 +316,8 @@ def party(
             job = job.replace(files={name: data.resolve()})
         if ray is not None:
             job = job.replace(rays={name: ray})
+        if processes is not None:
+            job = job.replace(processes={name: processes})
         report = run_party(
             job,
             name,

@@ -27,6 +27,7 @@ from residue_federated._scratch import (
     row_blocks,
     taken,
 )
+from residue_federated._workers import Workers
 from residue_federated.errors import CheckpointError, DataError
 
 __all__ = ["Scaling", "Table", "load_table", "scratch_of"]
@@ -220,27 +221,35 @@ def _scaling(values: dict[str, Any] | None) -> Scaling | None:
     return Scaling(np.array(values["mean"]), np.array(values["deviation"]))
 
 
-def scratch_of(job: Job, party: str, directory: Path | None) -> Scratch:
+def scratch_of(
+    job: Job, party: str, directory: Path | None, workers: Workers | None = None
+) -> Scratch:
     """Where a party's large arrays go: into `directory` past its `memory_mib`.
 
-    By default past a quarter of the machine's memory.
+    By default past a quarter of the machine's memory. `workers` work on partitions of them.
     """
     given = job.party(party).memory_mib
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Scratch(machine // 4 if given is None else int(given * 2**20), directory)
+    return Scratch(machine // 4 if given is None else int(given * 2**20), directory, workers)
 
 
 def load_table(
-    job: Job, party: str, *, labelled: bool = True, directory: Path | None = None
+    job: Job,
+    party: str,
+    *,
+    labelled: bool = True,
+    directory: Path | None = None,
+    workers: Workers | None = None,
 ) -> Table:
     """The table of a guest or host; without `labelled`, a guest's file needs no label.
 
-    A table larger than the party's memory is kept in an unnamed file in `directory`.
+    A table larger than the party's memory is kept in an unnamed file in `directory`. `workers` are
+    those that work on its partitions.
 
     Raises `DataError` if it cannot be read, is empty, has infinite or non-numeric values, missing
     ones where the job's components do not take them, or repeated identifiers.
     """
-    source, scratch = job.party(party).data, scratch_of(job, party, directory)
+    source, scratch = job.party(party).data, scratch_of(job, party, directory, workers)
     if isinstance(source, SklearnData):
         table = replace(_from_sklearn(job, party, source), scratch=scratch)
     elif isinstance(source, GeneratedData):

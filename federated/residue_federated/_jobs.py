@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -83,8 +84,8 @@ class Party(Strict):
     environment decides, see docs/transport.md. memory_mib: a table that needs more is kept in a
     file of the party's directory while the job runs; a quarter of the machine's memory by default.
     ray: the address of a Ray cluster whose nodes, a device each, compute on ciphertexts under
-    others' keys. processes: the same by so many processes of this machine, in place of this one.
-    None of it is seen by others.
+    others' keys. processes: how many worker processes a large table's plain values are worked on
+    by; one a core by default, 0 or 1 for none. None of it is seen by others.
     """
 
     name: Name
@@ -93,14 +94,8 @@ class Party(Strict):
     proxy: str | None = Field(default=None, pattern=r"^(direct|http://[^\s/@:]+:\d{1,5})$")
     memory_mib: Positive | None = None
     ray: str | None = Field(default=None, min_length=1)
-    processes: int | None = Field(default=None, ge=1, le=256)
+    processes: int | None = Field(default=None, ge=0, le=256)
     data: SklearnData | GeneratedData | FileData | None = None
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if self.ray is not None and self.processes is not None:
-            raise ValueError("give ray or processes, not both")
-        return self
 
 
 class Key(Strict):
@@ -278,15 +273,21 @@ class Job(Strict):
         rounds: int | None = None,
         files: dict[str, Path] | None = None,
         rays: dict[str, str] | None = None,
+        processes: dict[str, int] | None = None,
     ) -> Job:
-        """A copy with another device, Ray cluster or file a party, key width or rounds; checked.
+        """A copy with other devices, nodes, processes or files of parties, key or rounds; checked.
 
         rounds: epochs or trees, of each component that has them. A key width of 1024 needs the
         job's own `insecure_allow_1024`.
         """
         data = self.model_dump()
         parties = [data["guest"], *data["hosts"], *([data["arbiter"]] if self.arbiter else [])]
-        for field, values in (("device", devices), ("ray", rays)):
+        settings: dict[str, Mapping[str, Any] | None] = {
+            "device": devices,
+            "ray": rays,
+            "processes": processes,
+        }
+        for field, values in settings.items():
             for name, value in (values or {}).items():
                 self.party(name)
                 for party in parties:

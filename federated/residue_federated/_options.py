@@ -45,11 +45,10 @@ def changed(
     device: str | None,
     key_bits: int | None,
     rounds: int | None,
-    rays: dict[str, str] | None = None,
 ) -> Job:
     """The job with what options change of it. Warns where its key is then insecure."""
     devices = None if device is None else _devices_of(job, device)
-    job = job.replace(devices=devices, rays=rays, key_bits=key_bits, rounds=rounds)
+    job = job.replace(devices=devices, key_bits=key_bits, rounds=rounds)
     warn_of_key(job)
     return job
 

@@ -16,9 +16,10 @@ from residue_federated._certificates import Identity
 from residue_federated._checkpoint import Checkpoints, file_sha256, write_json
 from residue_federated._components import runner_of
 from residue_federated._context import WHOLE, Context, Outcome, Progress, Waiting
-from residue_federated._data import Table, load_table, scratch_of
+from residue_federated._data import Table, load_table
 from residue_federated._jobs import Job
 from residue_federated._models import read_model, write_model, write_predictions
+from residue_federated._workers import Workers
 from residue_federated.audit._live import APPLIED, RECORD, Auditor
 from residue_federated.errors import PeerReturned
 from residue_federated.partitions import NodesBackend, open_nodes
@@ -113,6 +114,8 @@ def run_party(
 
     With `models`, the job's components are not run but applied to other rows.
 
+    A large table starts worker processes: a script calls this below ``if __name__ == "__main__"``.
+
     Args:
         job: the job.
         name: which party.
@@ -133,10 +136,11 @@ def run_party(
     Raises:
         FederatedError: data, peers or the training failed; the peers have been told.
     """
-    role = job.role(name)
+    role, workers = job.role(name), Workers(job.party(name).processes)
     table = None
     if role != "arbiter":
-        table = load_table(job, name, labelled=models is None, directory=directory)
+        labelled = models is None
+        table = load_table(job, name, labelled=labelled, directory=directory, workers=workers)
     opened = get_backend(job.party(name).device) if backend is None else None
     backend = backend or opened
     assert backend is not None
@@ -160,6 +164,7 @@ def run_party(
                     backend.clear_secrets()
     finally:
         backend.clear_secrets()
+        workers.close()
         if nodes is not None:
             nodes.close()
         if opened is not None:
@@ -366,8 +371,9 @@ class _Run:
         outcome = Outcome(**state)
         assert self._directory is not None
         if has_table:
-            scratch = scratch_of(self._job, self._name, self._directory)
-            outcome.table = Table.read(self._directory / "tables" / f"{name}.parquet", scratch)
+            assert self._life.table is not None
+            path = self._directory / "tables" / f"{name}.parquet"
+            outcome.table = Table.read(path, self._life.table.scratch)
             self._note(f"tables/{name}.parquet")
         if outcome.model is not None:
             self._note(f"models/{name}.json")

@@ -10,7 +10,7 @@ import math
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,17 +18,21 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from residue_federated._mapping import map_file, mapping_of
+from residue_federated._workers import Workers
 from residue_federated.errors import DataError
 
 __all__ = [
     "Growing",
     "Scratch",
     "block_sums",
+    "column_results",
     "columns",
     "fill",
     "forget",
     "is_mapped",
     "mapped",
+    "partitions",
     "permuted",
     "row_blocks",
     "taken",
@@ -36,8 +40,9 @@ __all__ = [
 
 _BLOCK = 1 << 20
 """Values of a table that are worked on at once, 8 MiB: sums over blocks depend on it."""
-_GATHERED = 1 << 22
-"""Values of whole columns that are read from, or put into, a mapped table at once: 32 MiB."""
+_PARTITION = 1 << 22
+"""Values of a partition, 32 MiB: of whole columns that are read from, or put into, a table on disk
+at once, and of what one worker process takes at a time."""
 
 
 @dataclass(frozen=True)
@@ -45,30 +50,50 @@ class Scratch:
     """Where arrays are made.
 
     most: bytes of an array that is kept in memory; None for any. directory: of the files of larger
-    ones; None for the system's temporary directory.
+    ones; None for the system's temporary directory. workers: processes that work on partitions of
+    them; arrays of more than one are in memory that can be shared.
     """
 
     most: int | None = None
     directory: Path | None = None
+    workers: Workers | None = None
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[Any]:
         """A new array of any values. Raises `DataError` if the disk has no room for it."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        if not self.spills(size):
+        values = math.prod(shape)
+        size = values * np.dtype(dtype).itemsize
+        spills = self.spills(size)
+        if not spills and not self.spreads(values):
             return np.empty(shape, dtype)
-        with self.file() as file:
+        with self.file() if spills else _memory() as file:
             try:
                 os.posix_fallocate(file.fileno(), 0, size)
             except OSError as error:
-                where = self.directory or tempfile.gettempdir()
+                where = self.directory or tempfile.gettempdir() if spills else "memory"
                 raise DataError(
                     f"no room for a table of {size >> 20} MiB in {where}: {error.strerror}"
                 ) from error
-            return _map(file, shape, dtype)
+            return map_file(file.fileno(), shape, dtype, on_disk=spills)
 
     def spills(self, size: int) -> bool:
         """Whether an array of so many bytes is kept in a file."""
         return self.most is not None and size > self.most
+
+    def spreads(self, values: int) -> bool:
+        """Whether so many values, more than one partition of them, are worked on by workers."""
+        return values > _PARTITION and self.workers is not None and self.workers.count > 0
+
+    def spread(
+        self, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], values: int
+    ) -> Iterator[Any]:
+        """``function(*task)`` of every task, in order; of so many values in all.
+
+        See `Workers.each` for what can be in a task.
+        """
+        if self.spreads(values):
+            assert self.workers is not None
+            return self.workers.each(function, tasks)
+        return (function(*task) for task in tasks)
 
     def file(self) -> BinaryIO:
         """A new file without a name."""
@@ -77,8 +102,9 @@ class Scratch:
         return tempfile.TemporaryFile(dir=self.directory)
 
 
-def _map(file: BinaryIO, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    return np.ndarray(shape, dtype, mmap.mmap(file.fileno(), 0))
+def _memory() -> BinaryIO:
+    """A file in memory, without a name in the file system."""
+    return open(os.memfd_create("table"), "w+b")
 
 
 class Growing:
@@ -110,29 +136,25 @@ class Growing:
         if self._file is None:
             blocks = [np.empty((0, self._columns)), *self._blocks]
             self._blocks.clear()
-            return np.concatenate(blocks)
+            out = self._scratch.empty((sum(map(len, blocks)), self._columns))
+            return np.concatenate(blocks, out=out)
         with self._file:
             self._file.flush()
             rows = self._size // (8 * self._columns)
-            return _map(self._file, (rows, self._columns), np.float64)
-
-
-def _mapping(x: NDArray[Any]) -> mmap.mmap | None:
-    base: Any = x
-    while isinstance(base, np.ndarray):
-        base = base.base
-    return base if isinstance(base, mmap.mmap) else None
+            shape = (rows, self._columns)
+            return map_file(self._file.fileno(), shape, np.float64, on_disk=True)
 
 
 def is_mapped(x: NDArray[Any]) -> bool:
-    """Whether an array lies in a file."""
-    return _mapping(x) is not None
+    """Whether an array lies in a file on disk."""
+    mapping = mapping_of(x)
+    return mapping is not None and mapping.on_disk
 
 
 def forget(x: NDArray[Any]) -> None:
     """Let a mapped array's pages leave this process; the file and the kernel's cache keep them."""
-    mapping = _mapping(x)
-    if mapping is not None:
+    mapping = mapping_of(x)
+    if mapping is not None and mapping.on_disk:
         mapping.madvise(mmap.MADV_DONTNEED)
 
 
@@ -192,10 +214,11 @@ def permuted(
     belongs, another sorts each range in memory. Both read and write in long runs.
     """
     if not is_mapped(x):
-        return np.asarray(x[order])
+        # The default mode would make a second copy.
+        return np.take(x, order, axis=0, out=scratch.empty(x.shape), mode="clip")
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    step = max(1, _GATHERED // x.shape[1])
+    step = max(1, _PARTITION // x.shape[1])
     ends = np.arange(0, len(x), step)
     out, wanted = scratch.empty(x.shape), np.empty(len(x), np.int64)
     for rows in row_blocks(x):
@@ -221,7 +244,7 @@ def columns(x: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
     if not is_mapped(x):
         yield from x.T
         return
-    step = max(1, _GATHERED // max(1, len(x)))
+    step = max(1, _PARTITION // max(1, len(x)))
     for start in range(0, x.shape[1], step):
         group = np.empty((min(step, x.shape[1] - start), len(x)))
         for rows in row_blocks(x):
@@ -229,9 +252,35 @@ def columns(x: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
         yield from group
 
 
+def partitions(x: NDArray[Any]) -> Iterator[slice]:
+    """All rows, in order, in partitions of whole rows that depend on the shape alone."""
+    step = max(1, _PARTITION * len(x) // max(1, x.size))
+    for start in range(0, len(x), step):
+        yield slice(start, min(start + step, len(x)))
+
+
+def column_results(
+    of: Callable[..., Any], x: NDArray[np.float64], given: Sequence[Any], scratch: Scratch
+) -> Iterator[Any]:
+    """``of(column, given of the column)`` of each column of ``(rows, columns)``, in order."""
+    step = max(1, _PARTITION // max(1, len(x)))
+    tasks = (
+        (of, x[:, start : start + step], given[start : start + step])
+        for start in range(0, x.shape[1], step)
+    )
+    for some in scratch.spread(_column_results, tasks, x.size):
+        yield from some
+
+
+def _column_results(
+    of: Callable[..., Any], x: NDArray[np.float64], given: Sequence[Any]
+) -> list[Any]:
+    return [of(column, each) for column, each in zip(columns(x), given, strict=True)]
+
+
 def fill(x: NDArray[np.float64], made: Iterable[NDArray[np.float64]]) -> None:
     """Put columns, which come one after the other, into ``(rows, columns)``."""
-    step, group = max(1, _GATHERED // max(1, len(x))) if is_mapped(x) else 1, []
+    step, group = max(1, _PARTITION // max(1, len(x))) if is_mapped(x) else 1, []
     for j, column in enumerate(made, 1):
         group.append(column)
         if len(group) == step or j == x.shape[1]:

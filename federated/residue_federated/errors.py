@@ -21,6 +21,7 @@
      |   +- ProtocolError      a party sent something out of order or malformed
      |       +- AuditViolation a party broke the protocol: the audit saw it while it happened
      +- Diverged               the model left the range that the job's precision can carry
+     +- WorkerLost             a worker process of a party ended
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ __all__ = [
     "StoreWarning",
     "TransportError",
     "UnknownRun",
+    "WorkerLost",
 ]
 
 
@@ -141,3 +143,7 @@ class AuditViolation(ProtocolError):
 
 class Diverged(FederatedError):
     """Training left the range of numbers that the job's precision can carry."""
+
+
+class WorkerLost(FederatedError):
+    """A worker process of a party ended before its work: killed, by the system or by hand."""

@@ -341,6 +341,14 @@ def test_bad_device_mappings(job_file: Path, device: str) -> None:
         runner.invoke(app, ["run", str(job_file), "--device", device], catch_exceptions=False)
 
 
+@pytest.mark.parametrize("arguments", [["run", "job.yaml"], ["party"]])
+def test_processes_are_within_bounds(arguments: list[str]) -> None:
+    shown = runner.invoke(app, [*arguments, "--processes", "257"])
+    assert shown.exit_code == 2
+    assert "--processes" in shown.output
+    assert "256" in shown.output
+
+
 def test_check_reads_job_and_data(job_file: Path) -> None:
     shown = runner.invoke(app, ["check", str(job_file)], catch_exceptions=False)
     assert f"train: logistic_regression of scale, {EPOCHS} round(s) at most" in shown.stdout
@@ -354,6 +362,7 @@ def test_the_schema_knows_every_field_of_a_job() -> None:
     schema = json.loads(shown.stdout)
     assert set(schema["properties"]) == set(Job.model_fields)
     assert "epochs" in schema["$defs"]["LinearConfig"]["properties"]
+    assert schema["$defs"]["Party"]["properties"]["processes"]["anyOf"][0]["minimum"] == 0
     assert not schema["additionalProperties"]
 
 

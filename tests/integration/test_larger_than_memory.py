@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from residue_federated import _data, _scratch, load_job
+from residue_federated import _data, _scratch, _workers, load_job
 from tests.integration.parties import run_all
 
 COMPONENTS: dict[str, Any] = {
@@ -59,7 +59,7 @@ def job_file(directory: Path, components: dict[str, Any], **party: object) -> Pa
         "arbiter": {"name": "arbiter"},
         "components": components,
     }
-    path = directory / f"job-{'small' if party else 'large'}.yaml"
+    path = directory / f"job{'-'.join(['', *party])}.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
@@ -71,11 +71,11 @@ def models_of(directory: Path) -> dict[str, str]:
     }
 
 
-def test_models_have_the_same_bits_in_files_as_in_memory(
+def test_models_have_the_same_bits_in_files_and_with_workers_as_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_scratch, "_BLOCK", 200)
-    monkeypatch.setattr(_scratch, "_GATHERED", 500)
+    monkeypatch.setattr(_scratch, "_PARTITION", 200)
     written(tmp_path / "guest.parquet", rows=120, columns=3, seed=1, labelled=True)
     written(tmp_path / "host.parquet", rows=120, columns=5, seed=2, labelled=False)
     spilled: list[bool] = []
@@ -87,20 +87,35 @@ def test_models_have_the_same_bits_in_files_as_in_memory(
         return table
 
     monkeypatch.setattr("residue_federated._party.load_table", noted)
-    memory = load_job(job_file(tmp_path, COMPONENTS))
-    files = load_job(job_file(tmp_path, COMPONENTS, memory_mib=0.001))
-    assert memory.digest == files.digest
-    for job, name in ((memory, "memory"), (files, "files")):
-        run = run_all(job, tmp_path / name)
-        assert not run.errors
-    assert spilled == [False, False, True, True]
+    started: list[int] = []
+    close = _workers.Workers.close
+
+    def closed(workers: _workers.Workers) -> None:
+        started.append(len(workers.pids))
+        close(workers)
+
+    monkeypatch.setattr(_workers.Workers, "close", closed)
+    settings: dict[str, dict[str, float]] = {
+        "memory": {"processes": 0},
+        "shared": {"processes": 2},
+        "files": {"processes": 3, "memory_mib": 0.001},
+    }
+    jobs = {name: load_job(job_file(tmp_path, COMPONENTS, **settings[name])) for name in settings}
+    assert len({job.digest for job in jobs.values()}) == 1
+    for name, job in jobs.items():
+        assert not run_all(job, tmp_path / name).errors
+    assert spilled == [False] * 4 + [True] * 2
+    # Guest and host have some, the arbiter has no table.
+    assert [sum(map(bool, started[run : run + 3])) for run in (0, 3, 6)] == [0, 2, 2]
     models = models_of(tmp_path / "memory")
     assert len(models) == 10
-    assert models == models_of(tmp_path / "files")
-    tables = [sorted((tmp_path / name).glob("*/tables/*")) for name in ("memory", "files")]
-    assert len(tables[0]) == 10
-    for one, other in zip(*tables, strict=True):
-        assert pq.read_table(one).to_pandas().equals(pq.read_table(other).to_pandas())
+    tables = sorted((tmp_path / "memory").glob("*/tables/*"))
+    assert len(tables) == 10
+    for name in ("shared", "files"):
+        assert models == models_of(tmp_path / name)
+        for one in tables:
+            other = tmp_path / name / one.relative_to(tmp_path / "memory")
+            assert pq.read_table(one).to_pandas().equals(pq.read_table(other).to_pandas())
 
 
 ROWS, COLUMNS = 200_000, 400

@@ -37,7 +37,7 @@ X = np.where(RNG.random((300, 7)) < 0.05, np.nan, RNG.normal(size=(300, 7)))
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scratch:
     """Nothing stays in memory, and every table has many blocks and groups of columns."""
     monkeypatch.setattr(_scratch, "_BLOCK", 150)
-    monkeypatch.setattr(_scratch, "_GATHERED", 700)
+    monkeypatch.setattr(_scratch, "_PARTITION", 700)
     return Scratch(0, tmp_path / "scratch")
 
 

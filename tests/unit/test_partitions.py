@@ -13,7 +13,8 @@ import residue
 from residue.backends import get_backend
 from residue.errors import BackendError, DeviceError
 from residue_federated._jobs import Party
-from residue_federated.partitions import NodesBackend, Processes, open_nodes
+from residue_federated.partitions import NodesBackend, open_nodes
+from residue_federated.partitions._executor import Processes
 from residue_federated.partitions._owner import Owner
 
 RNG = np.random.default_rng(3)
@@ -152,5 +153,4 @@ def test_processes_and_one_that_is_lost(processes: Processes) -> None:
 
 def test_parties_say_where_their_partitions_are() -> None:
     assert open_nodes(Party(name="host")) is None
-    with pytest.raises(ValueError, match="ray or processes, not both"):
-        Party(name="host", ray="auto", processes=2)
+    assert open_nodes(Party(name="host", processes=2)) is None

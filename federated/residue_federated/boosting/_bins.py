@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from residue_federated._scratch import Scratch, columns, forget, row_blocks, taken
+from residue_federated._scratch import (
+    Scratch,
+    column_results,
+    forget,
+    partitions,
+    row_blocks,
+    taken,
+)
 
 __all__ = ["MAX_BINS", "Binned", "Cuts"]
 
@@ -32,12 +39,13 @@ class Cuts:
     bins: int
 
     @classmethod
-    def of(cls, x: NDArray[np.float64], bins: int) -> Cuts:
+    def of(cls, x: NDArray[np.float64], bins: int, scratch: Scratch | None = None) -> Cuts:
         """Cuts of ``(rows, columns)`` values that fill the bins of each column alike.
 
         A column of no more distinct values than bins has a bin for each. NaN is missing.
         """
-        return cls([_cuts(column, bins) for column in columns(x)], bins)
+        given = [bins] * x.shape[1]
+        return cls(list(column_results(_cuts, x, given, scratch or Scratch())), bins)
 
     def threshold(self, column: int, bin_: int) -> float:
         """What a split after this bin compares with; past the last value where there is no cut."""
@@ -48,11 +56,9 @@ class Cuts:
         """The bins of ``(rows, columns)`` values, kept where `scratch` says."""
         scratch = scratch or Scratch()
         out = scratch.empty(x.shape[::-1], np.uint8)
-        for rows in row_blocks(x):
-            for bins, cuts, column in zip(out[:, rows], self.cuts, x[rows].T, strict=True):
-                bins[:] = np.searchsorted(cuts, column, side="left")
-                bins[np.isnan(column)] = self.bins
-        forget(out)
+        tasks = ((self, x[rows], out[:, rows]) for rows in partitions(x))
+        for _ in scratch.spread(_apply, tasks, x.size):
+            forget(out)
         return Binned(out, self.bins, scratch)
 
 
@@ -75,6 +81,15 @@ class Binned:
     def take(self, columns: NDArray[np.int64]) -> Binned:
         """Chosen columns."""
         return Binned(taken(self.columns, columns, self.scratch), self.bins, self.scratch)
+
+
+def _apply(cuts: Cuts, x: NDArray[np.float64], out: NDArray[np.uint8]) -> None:
+    """Put the bins of ``(rows, columns)`` values into ``(columns, rows)``."""
+    for rows in row_blocks(x):
+        for bins, own, column in zip(out[:, rows], cuts.cuts, x[rows].T, strict=True):
+            bins[:] = np.searchsorted(own, column, side="left")
+            bins[np.isnan(column)] = cuts.bins
+    forget(out)
 
 
 def _cuts(column: NDArray[np.float64], bins: int) -> NDArray[np.float64]:

@@ -77,7 +77,7 @@ def _guest(context: Context, config: SecureBoostConfig, table: Table) -> Outcome
         )
         for index, host in enumerate(hosts, 1)
     ]
-    cuts = Cuts.of(table.x, config.bins)
+    cuts = Cuts.of(table.x, config.bins, table.scratch)
     local = Local(
         0, context.party, cuts.apply(table.x, table.scratch), cuts, table.columns, records
     )
@@ -162,7 +162,7 @@ def _host(context: Context, config: SecureBoostConfig, table: Table) -> Outcome:
     if not 1 <= outputs <= _MOST_OUTPUTS:
         raise ProtocolError(f"{guest} wants {outputs} trees at once")
     records = Records(**state["records"]) if done else Records()
-    cuts = Cuts.of(table.x, config.bins)
+    cuts = Cuts.of(table.x, config.bins, table.scratch)
     binned = cuts.apply(table.x, table.scratch)
     ours = HostColumns(line, guest, key, binned, cuts, table.columns, records)
     index = 1 + context.hosts.index(context.party)

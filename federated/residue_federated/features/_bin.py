@@ -58,7 +58,7 @@ def run(context: Context, config: BinConfig, table: Table | None) -> Outcome:
     empty = [name for name, every in zip(table.columns, gone.tolist(), strict=True) if every]
     if empty:
         raise DataError(f"{context.party}: column '{empty[0]}' has no value: drop it first")
-    bins = Bins.of(table.x, config.bins)
+    bins = Bins.of(table.x, config.bins, table.scratch)
     outcome = (_guest if context.role == "guest" else _host)(context, config, table, bins)
     context.progress(1, 1)
     return outcome

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from residue_federated._scratch import columns
+from residue_federated._scratch import Scratch, column_results
 
 __all__ = ["ADJUSTMENT", "Bins", "Evidence"]
 
@@ -27,20 +27,14 @@ class Bins:
     missing: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, x: NDArray[np.float64], most: int) -> Bins:
+    def of(cls, x: NDArray[np.float64], most: int, scratch: Scratch | None = None) -> Bins:
         """At most `most` bins a column, with about equally many rows, besides the missing ones'.
 
         A value that fills several quantiles has one bin. Every column must have a value.
         """
-        shares = np.arange(1, most) / most
-        cuts = []
-        missing = np.zeros(x.shape[1], np.bool_)
-        for j, column in enumerate(columns(x)):
-            missing[j] = np.isnan(column).any()
-            seen = column[~np.isnan(column)]
-            found = np.quantile(seen, shares, method="inverted_cdf")
-            cuts.append(np.unique(found[found < seen.max()]))
-        return cls(cuts, missing)
+        given = [most] * x.shape[1]
+        found = list(column_results(_bins, x, given, scratch or Scratch()))
+        return cls([cuts for cuts, _ in found], np.array([missing for _, missing in found]))
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -64,6 +58,14 @@ class Bins:
             last = start + len(cuts) + 1 if self.missing[j] else -1
             codes[:, j] = np.where(absent, last, start + np.searchsorted(cuts, x[:, j]))
         return codes
+
+
+def _bins(column: NDArray[np.float64], most: int) -> tuple[NDArray[np.float64], bool]:
+    """A column's cuts, and whether it has missing values."""
+    absent = np.isnan(column)
+    seen = column[~absent]
+    found = np.quantile(seen, np.arange(1, most) / most, method="inverted_cdf")
+    return np.unique(found[found < seen.max()]), bool(absent.any())
 
 
 Totals = tuple[int, int] | tuple[NDArray[np.int64], NDArray[np.int64]]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from residue_federated._context import Context, Model, Outcome
 from residue_federated._data import Table
-from residue_federated._scratch import columns
+from residue_federated._scratch import column_results
 from residue_federated.errors import DataError
 from residue_federated.features._columns import require_known
 from residue_federated.features._config import Fill, ImputeConfig
@@ -28,13 +28,14 @@ def run(context: Context, config: ImputeConfig, table: Table | None) -> Outcome:
     if table is None:
         return Outcome()
     require_known(context, list(config.columns), table)
-    values = np.array(
-        [
-            _value(context.party, name, column, config.columns.get(name, config.fill))
-            for name, column in zip(table.columns, columns(table.x), strict=True)
-        ]
-    )
-    model = {"columns": table.columns, "fill": values.tolist()}
+    fills = [config.columns.get(name, config.fill) for name in table.columns]
+    values = list(column_results(_value, table.x, fills, table.scratch))
+    if None in values:
+        name = table.columns[values.index(None)]
+        raise DataError(
+            f"{context.party}: column '{name}' has no value: drop it or fill it with a number"
+        )
+    model = {"columns": table.columns, "fill": values}
     return replace(apply(context, config, table, model), model=model)
 
 
@@ -48,10 +49,11 @@ def apply(context: Context, config: ImputeConfig, table: Table | None, model: Mo
     return Outcome(table=filled, facts={"filled": int(table.missing().sum())})
 
 
-def _value(party: str, name: str, column: NDArray[np.float64], fill: Fill) -> float:
+def _value(column: NDArray[np.float64], fill: Fill) -> float | None:
+    """What a column is filled with; None if that depends on values and it has none."""
     if not isinstance(fill, str):
-        return fill
+        return float(fill)
     seen = column[~np.isnan(column)]
     if not seen.size:
-        raise DataError(f"{party}: column '{name}' has no value: drop it or fill it with a number")
+        return None
     return float(seen.mean() if fill == "mean" else np.median(seen))

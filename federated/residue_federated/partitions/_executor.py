@@ -1,4 +1,4 @@
-"""How owners of devices are reached: in processes of this machine, or on other machines."""
+"""How owners of devices are reached: on other machines, or for tests in processes of this one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from typing import Any, Protocol
 
 from residue.errors import DeviceError
+from residue_federated._workers import end_with_parent
 from residue_federated.partitions._owner import Owner
 
 __all__ = ["Executor", "Processes"]
@@ -36,6 +37,7 @@ _owner: Owner | None = None
 
 
 def _open(device: str) -> None:
+    end_with_parent()
     global _owner
     _owner = Owner(device)
 
@@ -45,7 +47,10 @@ def _call(method: str, *arguments: Any) -> Any:
 
 
 class Processes:
-    """Owners in processes of this machine, started afresh: they know nothing of this one's."""
+    """Several owners on one machine, in processes of their own: what nodes are, without a cluster.
+
+    For tests: no setting of a party makes them, since a machine's device has one owner.
+    """
 
     def __init__(self, count: int, device: str) -> None:
         self.nodes = [f"process {number}" for number in range(count)]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from residue.backends import Backend
 from residue_federated._context import Context, Model, Outcome, Spec
 from residue_federated._data import Table
+from residue_federated._scratch import Scratch
 from residue_federated.errors import DataError, PeerFailed, ProtocolError
 from residue_federated.psi._config import BATCH as _BATCH
 from residue_federated.psi._config import PsiConfig
@@ -39,7 +40,7 @@ from residue_federated.psi._hash import (
     encode,
     fingerprints,
     new_domain,
-    residues,
+    residues_of,
 )
 from residue_federated.psi._rsa import RsaBlinder, RsaEvaluator
 
@@ -122,6 +123,11 @@ class _Batches:
         """The rows of one batch."""
         return slice(number * self.step, min(self.rows, (number + 1) * self.step))
 
+    @property
+    def parts(self) -> Iterator[slice]:
+        """The rows of all batches, in order."""
+        return map(self.part, range(len(self)))
+
     def size(self, number: int) -> int:
         """How many they are."""
         part = self.part(number)
@@ -155,7 +161,12 @@ class _Query:
     """The guest's exchange with one host."""
 
     def __init__(
-        self, context: Context, config: PsiConfig, host: str, entries: Sequence[bytes]
+        self,
+        context: Context,
+        config: PsiConfig,
+        host: str,
+        entries: Sequence[bytes],
+        scratch: Scratch,
     ) -> None:
         self._exchange = exchange = _Exchange(context, config, host, len(entries))
         self._entries = entries
@@ -170,6 +181,8 @@ class _Query:
         self._blinder = _BLINDERS[exchange.method](
             exchange.backend, exchange.bits, self._public, host
         )
+        parts, modulus = exchange.own.parts, self._blinder.modulus
+        self._hashes = residues_of(entries, parts, modulus, exchange.domain, scratch)
 
     @property
     def steps(self) -> int:
@@ -181,10 +194,7 @@ class _Query:
         exchange = self._exchange
         if step >= len(exchange.own):
             return
-        hashes = residues(
-            self._entries[exchange.own.part(step)], self._blinder.modulus, exchange.domain
-        )
-        blinded, self._secrets[step] = self._blinder.blind(hashes)
+        blinded, self._secrets[step] = self._blinder.blind(next(self._hashes))
         exchange.line.send_record(exchange.peer, f"ask/{step}", elements=blinded)
 
     def take(self, step: int) -> None:
@@ -214,7 +224,9 @@ def _guest(context: Context, config: PsiConfig, table: Table) -> Outcome:
     line, entries = context.line, encode(table.ids, config.pad_to)
     for host in context.hosts:
         line.send_record(host, "size", rows=np.array([len(entries)]))
-    queries = {host: _Query(context, config, host, entries) for host in context.hosts}
+    queries = {
+        host: _Query(context, config, host, entries, table.scratch) for host in context.hosts
+    }
     steps = max(query.steps for query in queries.values())
     context.progress(0, steps)
     for step in range(-_AHEAD, steps):
@@ -252,11 +264,13 @@ def _host(context: Context, config: PsiConfig, table: Table) -> Outcome:
     size = line.receive_record(guest, "size", rows=Spec("i8", (1,)))
     asked = exchange.announced(int(size["rows"][0]))
     steps = max(len(exchange.own), len(asked))
+    parts, modulus = exchange.own.parts, evaluator.modulus
+    hashes = residues_of(shuffled, parts, modulus, exchange.domain, table.scratch)
     context.progress(0, steps)
     for step in range(steps):
         if step < len(exchange.own):
             part = shuffled[exchange.own.part(step)]
-            elements = evaluator.evaluate_own(residues(part, evaluator.modulus, exchange.domain))
+            elements = evaluator.evaluate_own(next(hashes))
             own = fingerprints(part, elements, evaluator.public, exchange.domain)
             line.send_record(guest, f"own/{step}", fingerprints=own)
         if step < len(asked):

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from residue_federated._scratch import Scratch
 from residue_federated.psi._elements import Limbs, from_integers
 
-__all__ = ["Fingerprints", "common", "encode", "fingerprints", "new_domain", "residues"]
+__all__ = [
+    "Fingerprints",
+    "common",
+    "encode",
+    "fingerprints",
+    "new_domain",
+    "residues",
+    "residues_of",
+]
 
 Fingerprints = NDArray[np.uint64]
 """``(n, 2) uint64``: 128 bits each."""
@@ -48,6 +57,18 @@ def residues(entries: Sequence[bytes], modulus: int, domain: bytes) -> Limbs:
     length = (bits + _MARGIN) // 8
     hashes = (hashlib.shake_256(domain + entry).digest(length) for entry in entries)
     return from_integers((int.from_bytes(h, "little") % modulus for h in hashes), bits // 64)
+
+
+def residues_of(
+    entries: Sequence[bytes],
+    parts: Iterable[slice],
+    modulus: int,
+    domain: bytes,
+    scratch: Scratch,
+) -> Iterator[Limbs]:
+    """`residues` of one part of the entries after the other, by the workers of `scratch`, ahead."""
+    tasks = ((entries[part], modulus, domain) for part in parts)
+    return scratch.spread(residues, tasks, len(entries) * modulus.bit_length() // 64)
 
 
 def fingerprints(
