@@ -39,11 +39,10 @@ _E_LIMBS = from_integers([_E], 1)
 _E_BITS = _E.bit_length()
 
 _PRIMES = 3
-"""Of a modulus of 1,024 to 4,095 bits: what OpenSSL's RSA_generate_key(3) permits at most.
+"""As many as OpenSSL's RSA_generate_key(3) permits from 1,024 to 4,095 bits.
 
-The number field sieve does not see them, and factors of 682 bits are out of reach of the elliptic
-curve method, which they would help (Hinek, "On the security of multi-prime RSA", J. Math. Crypt. 2,
-2008).
+The elliptic curve method finds smaller primes sooner, the number field sieve does not (Hinek, "On
+the security of multi-prime RSA", J. Math. Crypt. 2, 2008).
 """
 
 
@@ -52,11 +51,9 @@ def new_primes(bits: int) -> list[int]:
 
     They come from keys of two primes each, as OpenSSL makes them.
     """
+    lengths = [(bits + i) // _PRIMES for i in range(_PRIMES)]
     while True:
-        primes: list[int] = []
-        for left in range(_PRIMES, 0, -1):
-            own = (bits - sum(p.bit_length() for p in primes)) // left
-            primes.append(rsa.generate_private_key(_E, 2 * own).private_numbers().p)
+        primes = [rsa.generate_private_key(_E, 2 * own).private_numbers().p for own in lengths]
         if prod(primes).bit_length() == bits and len(set(primes)) == _PRIMES:
             return primes
 
