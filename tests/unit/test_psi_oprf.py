@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import gmpy2
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa as openssl
 
 from residue.backends import Backend, get_backend
 from residue.backends._card import CardBackend
@@ -17,7 +20,7 @@ from residue_federated.errors import ProtocolError
 from residue_federated.psi._dh import EXPONENT_BITS, DhBlinder, DhEvaluator, safe_prime
 from residue_federated.psi._elements import from_integers, to_integers
 from residue_federated.psi._hash import encode, new_domain, residues
-from residue_federated.psi._rsa import RsaBlinder, RsaEvaluator
+from residue_federated.psi._rsa import RsaBlinder, RsaEvaluator, new_primes
 from residue_sim.card_model import ModelBoard
 from residue_sim.manifest import configurations
 
@@ -186,16 +189,63 @@ def test_rsa_key_is_fresh_and_of_the_length_asked_for(backend: Backend, rsa: Pai
     assert other.modulus.bit_length() == 2048
 
 
-def test_rsa_fault_in_one_half_releases_nothing(backend: Backend) -> None:
-    class Faulty(RsaEvaluator):
-        def _half_var(self, values: Any, prime: Any, exponent: int) -> Any:
-            right = super()._half_var(values, prime, exponent)
-            right[3] += prime is self._p
-            return right
+@pytest.mark.parametrize("bits", [2048, 3072])
+def test_rsa_modulus_has_three_primes_of_a_third_of_its_bits(bits: int) -> None:
+    primes = new_primes(bits)
+    assert [p.bit_length() for p in primes] == [bits // 3, -(-bits // 3), -(-bits // 3)]
+    assert len(set(primes)) == 3
+    assert all(gmpy2.is_prime(p) and p % 65537 != 1 for p in primes)
+    assert math.prod(primes).bit_length() == bits
+    assert not set(primes) & set(new_primes(bits))
 
-    party = Faulty(backend, 2048)
+
+def test_rsa_primes_that_repeat_or_have_a_short_product_are_drawn_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    low, high = 2**681, 2**682  # of 682 and 683 bits; none of these need be a prime here
+    right = [2 * low - 1, 2 * high - 1, 2 * high - 3]
+    drawn = [2 * low - 1, 2 * high - 1, 2 * high - 1, low + 1, high + 1, high + 3, *right]
+
+    def key(_: int, bits: int) -> Any:
+        assert drawn[0].bit_length() == bits // 2
+        return SimpleNamespace(private_numbers=lambda: SimpleNamespace(p=drawn.pop(0)))
+
+    monkeypatch.setattr(openssl, "generate_private_key", key)
+    assert new_primes(2048) == right
+    assert not drawn
+
+
+def test_rsa_parts_of_a_signature_are_powers_modulo_the_primes(rsa: Pair) -> None:
+    """Each part is 0 modulo the other primes and the signature modulo its own."""
+    factors, n = rsa.evaluator._factors, rsa.evaluator.modulus
+    values = to_integers(rsa.hashes())
+    for factor in factors:
+        p = n // factor.cofactor
+        signed = factor.signed_var(values) * factor.cofactor % p
+        assert [pow(s, 65537, p) for s in signed] == (values % p).tolist()
+
+
+@pytest.mark.parametrize("prime", range(3))
+@pytest.mark.parametrize("what", ["power", "coefficient", "cofactor"])
+def test_rsa_fault_in_one_part_releases_nothing(
+    backend: Backend, rsa: Pair, monkeypatch: pytest.MonkeyPatch, prime: int, what: str
+) -> None:
+    factor, hashes = rsa.evaluator._factors[prime], rsa.hashes()
+    right = factor.signed_var
+
+    def wrong(values: Any) -> Any:
+        parts = right(values)
+        parts[3] += 1
+        return parts
+
+    flaws: dict[str, tuple[str, Any]] = {
+        "power": ("signed_var", wrong),
+        "coefficient": ("_coefficient", backend.mul(*[factor._coefficient] * 2)),
+        "cofactor": ("cofactor", factor.cofactor + 1),
+    }
+    monkeypatch.setattr(factor, *flaws[what])
     with pytest.raises(CorruptResult):
-        party.evaluate(residues(encode(IDS), party.modulus, DOMAIN))
+        rsa.evaluator.evaluate(hashes)
 
 
 @pytest.mark.parametrize("flaw", ["short", "even", "long"])

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 
 import numpy as np
+from gmpy2 import mpz
 from numpy.typing import NDArray
 
 from residue_federated.errors import ProtocolError
@@ -23,10 +24,10 @@ def from_integers(values: Iterable[int], limbs: int) -> Limbs:
 
 
 def to_integers(values: Limbs) -> NDArray[np.object_]:
-    """``(n,)`` Python integers of ``(n, limbs) uint64``."""
+    """``(n,)`` integers of GMP, of ``(n, limbs) uint64``."""
     raw, width = values.astype("<u8").tobytes(), 8 * values.shape[1]
     rows = (raw[at : at + width] for at in range(0, len(raw), width))
-    return np.fromiter((int.from_bytes(row, "little") for row in rows), object, len(values))
+    return np.fromiter((mpz.from_bytes(row, "little") for row in rows), object, len(values))
 
 
 def random_exponents(count: int, bits: int) -> Limbs:
