@@ -154,7 +154,7 @@ def test_emulated_intrinsics(emulating: ModuleType, bits: int) -> None:
 
 
 def test_a_broken_bound_is_noticed(compiled: Callable[..., Path], tmp_path: Path) -> None:
-    """The verifying lanes stop when a column overflows or an operand is no digit."""
+    """The verifying lanes stop when a column overflows or an operand is too long."""
     source = tmp_path / "bound.cpp"
     source.write_text(
         '#include "lanes.hpp"\n'
@@ -165,7 +165,7 @@ def test_a_broken_bound_is_noticed(compiled: Callable[..., Path], tmp_path: Path
         "}\n"
     )
     program = compiled("native_bound", "-DRESIDUE_VERIFY", "-DRESIDUE_AVX512IFMA", extra=source)
-    for arguments, words in ((0, None), (1, "a column overflows"), (2, "an operand is no digit")):
+    for arguments, words in ((0, None), (1, "a column overflows"), (2, "an operand is too long")):
         run = subprocess.run(
             [program, *["x"] * arguments], capture_output=True, text=True, check=False
         )
