@@ -28,12 +28,15 @@ struct Exponents {
 };
 
 // Segments of a gathered product: of rows index[offsets[s]] to index[offsets[s + 1] - 1]. They are
-// computed in the given order, kLanes at a time, each as long as the longest of those.
+// computed in the given order, kLanes at a time, each as long as the longest of those. What is
+// there of a product is squared `squarings` times before each further factor (Horner's rule); all
+// segments have one length if that is not 0.
 struct Segments {
   const std::int64_t* index;
   const std::int64_t* offsets;
   const std::int64_t* order;
   std::size_t begin, end;  // of `order`
+  std::size_t squarings;
 };
 
 // Every function but `product` takes time and addresses that depend on sizes alone; those of
@@ -51,6 +54,8 @@ struct Kernel {
   void (*leave)(const Moduli&, Rows a, u64* out, std::size_t n);
   // out[i] = a[i] ** exponents[i], by windows; false if there is no memory.
   bool (*power)(const Moduli&, Rows a, Exponents, unsigned window, u64* out, std::size_t n);
+  // out[i << window | d] = a[i] ** d for d < 2 ** window
+  void (*powers)(const Moduli&, Rows a, unsigned window, u64* out, std::size_t n);
   // out[s] = the product of segment s
   void (*product)(const Moduli&, const u64* a, const Segments&, u64* out);
 };

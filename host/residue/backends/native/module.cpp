@@ -150,15 +150,29 @@ class Field {
     if (!done) throw std::bad_alloc();
   }
 
-  // out[s] = the product of a[index[offsets[s]:offsets[s + 1]]] for s in order.
+  // out[i << window | d] = a[i] ** d for d < 2**window.
+  void powers(const Array& a, unsigned window, Array& out) const {
+    require(window >= 1 && window <= kMaxTable, "a table of 1 to 16 bits");
+    const std::size_t rows = rows_of(a);
+    require(out.ndim() == 2 && extent(out, 1) == layout_.row && extent(out, 0) == rows << window,
+            "a row of the table for each power");
+    const u64* from = a.data();
+    u64* to = out.mutable_data();
+    const py::gil_scoped_release unlocked;
+    kernel_.powers(moduli(), {from, rows}, window, to, rows);
+  }
+
+  // out[s] = the product of a[index[offsets[s]:offsets[s + 1]]] for s in order, what is there of it
+  // being squared `squarings` times before each further factor.
   void product(const Array& a, const Index& index, const Index& offsets, const Index& order,
-               Array& out) const {
+               std::size_t squarings, Array& out) const {
     require(count_ == 1, "products have one modulus");
     const std::size_t rows = rows_of(a), segments = rows_of(out);
     require(index.ndim() == 1 && offsets.ndim() == 1 && order.ndim() == 1 &&
                 extent(offsets, 0) == segments + 1,
             "an offset for each segment and one more");
-    const Segments s{index.data(), offsets.data(), order.data(), 0, extent(order, 0)};
+    const Segments s{index.data(), offsets.data(), order.data(), 0, extent(order, 0),
+                     squarings};
     const std::size_t length = extent(index, 0);
     u64* to = out.mutable_data();
     const u64* from = a.data();
@@ -169,7 +183,10 @@ class Field {
     for (std::size_t i = 0; i <= segments; ++i) {
       inside &= static_cast<u64>(s.offsets[i]) <= length;
     }
-    require(inside, "an index, an offset or a segment lies outside");
+    for (std::size_t i = 0; squarings != 0 && i < segments; ++i) {
+      inside &= s.offsets[i + 1] - s.offsets[i] == s.offsets[1] - s.offsets[0];
+    }
+    require(inside, "an index, an offset or a segment lies outside, or lengths differ");
     kernel_.product(moduli(), from, s, to);
   }
 
@@ -181,7 +198,7 @@ class Field {
   }
 
  private:
-  static constexpr unsigned kMaxWindow = 6;
+  static constexpr unsigned kMaxWindow = 6, kMaxTable = 16;
 
   static void erase(std::vector<u64>& words) {
     std::memset(words.data(), 0, words.size() * sizeof(u64));
@@ -261,7 +278,9 @@ PYBIND11_MODULE(RESIDUE_MODULE, m) {
            py::arg("out").noconvert())
       .def("power", &Field::power, py::arg("a").noconvert(), py::arg("exponents").noconvert(),
            py::arg("bits"), py::arg("window"), py::arg("out").noconvert())
+      .def("powers", &Field::powers, py::arg("a").noconvert(), py::arg("window"),
+           py::arg("out").noconvert())
       .def("product", &Field::product, py::arg("a").noconvert(), py::arg("index").noconvert(),
-           py::arg("offsets").noconvert(), py::arg("order").noconvert(),
+           py::arg("offsets").noconvert(), py::arg("order").noconvert(), py::arg("squarings"),
            py::arg("out").noconvert());
 }
