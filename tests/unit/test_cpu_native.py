@@ -406,10 +406,13 @@ def test_the_module_checks_shapes() -> None:
         lambda: field.multiply(rows[:, :-1].copy(), rows, out),
         lambda: field.power(rows, np.zeros((2, 1), np.uint64), 1, 1, out),
         lambda: field.power(rows, np.zeros((3, 1), np.uint64), 1, 9, out),
-        lambda: field.product(rows, np.array([3]), np.array([0, 1, 1, 1]), order, 0, out),
-        lambda: field.product(rows, np.array([0]), np.array([0, 1, 2, 1]), order, 0, out),
-        lambda: field.product(rows, np.array([0]), np.array([0, 1, 1, 1]), order + 1, 0, out),
-        lambda: field.product(rows, np.array([0]), np.array([0, 1, 1, 1]), order, 2, out),
+        lambda: field.product(rows, np.array([3]), np.array([0, 1, 1, 1]), order, 0, False, out),
+        lambda: field.product(rows, np.array([0]), np.array([0, 1, 2, 1]), order, 0, False, out),
+        lambda: field.product(
+            rows, np.array([0]), np.array([0, 1, 1, 1]), order + 1, 0, False, out
+        ),
+        lambda: field.product(rows, np.array([0]), np.array([0, 1, 1, 1]), order, 2, False, out),
+        lambda: field.product(rows, np.array([0]), np.array([0, 1, 1, 1]), order, 0, True, out),
         lambda: field.powers(rows, 1, out),
         lambda: field.powers(rows, 17, out),
     ]

@@ -444,12 +444,13 @@ class NativeBackend(CpuBackend):
         return NativeArray(modulus, out)
 
     def _product(
-        self, modulus: Modulus, rows: Rows, index: Index, offsets: Index, *, squarings: int = 0
-    ) -> Rows:
+        self, modulus: Modulus, rows: Rows, index: Index, offsets: Index, *,
+        squarings: int = 0, prefixes: bool = False,
+    ) -> Rows:  # fmt: skip
         """Gathered segmented product; long segments of a few are cut into pieces first.
 
-        With `squarings`, which takes segments of one length, products are squared so many times
-        before each further factor.
+        Of segments of one length: with `squarings`, products are squared so many times before
+        each further factor; with `prefixes`, those of all prefixes of a segment are multiplied.
         """
         field = self._field(modulus)
         rows = np.ascontiguousarray(rows)
@@ -458,7 +459,7 @@ class NativeBackend(CpuBackend):
         # Pieces enough for all lanes of all cores, of eight factors at least.
         piece = max(8, -(-total // (4 * self._lanes * self._workers)))
         pieces = -(-lengths // piece)
-        if not squarings and len(lengths) and pieces.max() > 1:
+        if not (squarings or prefixes) and len(lengths) and pieces.max() > 1:
             cuts = np.repeat(offsets[:-1], pieces) + piece * _ranks(pieces)
             cuts = np.append(cuts, offsets[-1])
             # A piece ends where the next one of its segment begins, or its segment does.
@@ -469,10 +470,10 @@ class NativeBackend(CpuBackend):
         order = np.argsort(-lengths, kind="stable")
         index = np.ascontiguousarray(index, np.int64)
         offsets = np.ascontiguousarray(offsets, np.int64)
-        average = max(1, -(-total // max(1, len(lengths)))) * (1 + squarings)
+        average = max(1, -(-total // max(1, len(lengths)))) * (1 + squarings + prefixes)
 
         def share(lo: int, hi: int) -> None:
-            field.product(rows, index, offsets, order[lo:hi], squarings, out)
+            field.product(rows, index, offsets, order[lo:hi], squarings, prefixes, out)
 
         self._share(len(lengths), average, modulus, share)
         return out
@@ -511,12 +512,10 @@ class NativeBackend(CpuBackend):
         counts = np.tile(np.bincount(cells.ravel(), minlength=sums << window), r)
         offsets = np.concatenate([[0], np.cumsum(counts)])
         filled = self._product(modulus, bases.reshape(r * n, row), index.ravel(), offsets)
-        filled = filled.reshape(r * sums, 1 << window, row)
-        running = result = filled[:, -1]
-        for digit in range((1 << window) - 2, 0, -1):
-            running = self._multiply(modulus, running, filled[:, digit])
-            result = self._multiply(modulus, result, running)
-        return result
+        # The largest digit first, and no zero: prefixes raise each bucket to its digit.
+        index = np.arange(r * sums << window).reshape(r * sums, -1)[:, :0:-1]
+        offsets = np.arange(r * sums + 1) * ((1 << window) - 1)
+        return self._product(modulus, filled, index.ravel(), offsets, prefixes=True)
 
     def _powers(self, modulus: Modulus, rows: Rows, window: int) -> Rows:
         """``(n << window, row)``: row ``i << window | d`` is ``rows[i] ** d``."""

@@ -33,5 +33,6 @@ class Field:
         offsets: NDArray[Any],
         order: NDArray[Any],
         squarings: int,
+        prefixes: bool,
         out: NDArray[Any],
     ) -> None: ...

@@ -220,7 +220,7 @@ struct Batch {
 
   static void product(const Moduli& m, const u64* a, const Segments& s, u64* out) {
     Lanes<V> f;
-    Operand x, y;
+    Operand x, y, prefix;
     load_moduli(m, 0, f, x);
     for (std::size_t i = s.begin; i < s.end; i += L) {
       std::int64_t at[L], end[L], longest = 0;
@@ -247,11 +247,17 @@ struct Batch {
       };
       advance();
       gather(rows, m.row, x.lanes);
+      if (s.prefixes) std::memcpy(prefix.lanes, x.lanes, m.digits * L * sizeof(u64));
       for (std::int64_t step = 1; step < longest; ++step) {
         advance();
         gather(rows, m.row, y.lanes);
         for (std::size_t time = 0; time < s.squarings; ++time) residue::square(f, x.lanes, x.lanes);
-        residue::multiply(f, x.lanes, y.lanes, x.lanes);
+        if (s.prefixes) {
+          residue::multiply(f, prefix.lanes, y.lanes, prefix.lanes);
+          residue::multiply(f, x.lanes, prefix.lanes, x.lanes);
+        } else {
+          residue::multiply(f, x.lanes, y.lanes, x.lanes);
+        }
       }
       scatter(x.lanes, m.digits, m.row, results, count);
     }

@@ -28,15 +28,17 @@ struct Exponents {
 };
 
 // Segments of a gathered product: of rows index[offsets[s]] to index[offsets[s + 1] - 1]. They are
-// computed in the given order, kLanes at a time, each as long as the longest of those. What is
-// there of a product is squared `squarings` times before each further factor (Horner's rule); all
-// segments have one length if that is not 0.
+// computed in the given order, kLanes at a time, each as long as the longest of those.
+// Segments of one length can be more: with `squarings`, what is there of a product is squared so
+// many times before each further factor (Horner's rule); with `prefixes`, the result is the product
+// of the products of all prefixes, which is that of the i-th last factor to the power i (buckets).
 struct Segments {
   const std::int64_t* index;
   const std::int64_t* offsets;
   const std::int64_t* order;
   std::size_t begin, end;  // of `order`
   std::size_t squarings;
+  bool prefixes;
 };
 
 // Every function but `product` takes time and addresses that depend on sizes alone; those of
