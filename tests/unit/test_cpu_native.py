@@ -182,6 +182,13 @@ MUTANTS = [
     ("squares-not-doubled", "montgomery.hpp", "V::store(t + k * L, V::add(x, x));", ""),
     ("no-squares-on-the-diagonal", "montgomery.hpp",
      "row<V>(t + 2 * i * L, x, a + i * L, 1);", ""),
+    ("digits-not-doubled", "montgomery.hpp", "x[j] = V::add(x[j], x[j]);", ""),
+    ("one-half-twice", "montgomery.hpp",
+     "add_words<Wide>(b, b + h * L, h, size - h, y);", "add_words<Wide>(b, b, h, size - h, y);"),
+    ("no-carry-to-the-second-half", "montgomery.hpp",
+     "V::store(t + size * L, V::add(V::load(t + size * L), carry));", ""),
+    ("a-strip-of-m-left-out", "montgomery.hpp",
+     "row<V>(t + (h + i) * L, x, f.n + h * L, g / kTile);", ""),
     ("r-hardly-above-n", "montgomery.hpp", "(bits + 2 + radix", "(bits - 3 + radix"),
     ("n-itself-is-canonical", "montgomery.hpp", "borrow = V::shift_right(x, 63);",
      "borrow = V::all(1);"),
@@ -198,7 +205,7 @@ from conftest import load_native
 from test_cpu_native import Kernel, edges, moduli
 module = load_native(Path({module!r}))
 for name in module.kernels():
-    for bits in (65, 112, 208, 1024, 2048, 4096):
+    for bits in (65, 112, 208, 1024, 2048, 4096, 6144):
         for n in moduli(bits):
             values = edges(n)
             Kernel(module, name, n).check(values, values[::-1])
