@@ -140,6 +140,18 @@ void add_middle(u64* t, const u64* s, std::size_t h, std::size_t size) {
 }
 
 template <class V>
+inline __attribute__((always_inline)) void product_tiles(const u64* a, const u64* b,
+                                                         std::size_t size, u64* t) {
+  constexpr std::size_t L = V::kLanes;
+  for (std::size_t k = 0; k < 2 * size; ++k) V::store(t + k * L, V::all(0));
+  for (std::size_t i = 0; i < size; i += kTile) {
+    typename V::Word x[kTile];
+    load_tile<V>(x, a + i * L);
+    row<V>(t + i * L, x, b, size / kTile);
+  }
+}
+
+template <class V>
 void product(const u64* a, const u64* b, std::size_t size, u64* t) {
   constexpr std::size_t L = V::kLanes;
   if constexpr (kHalves<V>) {
@@ -156,12 +168,7 @@ void product(const u64* a, const u64* b, std::size_t size, u64* t) {
       return;
     }
   }
-  for (std::size_t k = 0; k < 2 * size; ++k) V::store(t + k * L, V::all(0));
-  for (std::size_t i = 0; i < size; i += kTile) {
-    typename V::Word x[kTile];
-    load_tile<V>(x, a + i * L);
-    row<V>(t + i * L, x, b, size / kTile);
-  }
+  product_tiles<V>(a, b, size, t);
 }
 
 template <class V>
@@ -308,7 +315,11 @@ void reduce(const Lanes<V>& f, u64* t, u64* out) {
 template <class V>
 void multiply(const Lanes<V>& f, const u64* a, const u64* b, u64* out) {
   alignas(64) u64 t[2 * kMaxDigits * V::kLanes];
-  product<V>(a, b, f.digits, t);
+  if (f.digits < kLeastProduct) {
+    product_tiles<V>(a, b, f.digits, t);
+  } else {
+    product<V>(a, b, f.digits, t);
+  }
   if (carries_between(f)) carry_columns(f, t);
   reduce(f, t, out);
 }
