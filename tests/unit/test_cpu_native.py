@@ -154,7 +154,7 @@ def test_emulated_intrinsics(emulating: ModuleType, bits: int) -> None:
 
 
 def test_a_broken_bound_is_noticed(compiled: Callable[..., Path], tmp_path: Path) -> None:
-    """The verifying lanes stop when a column overflows or an operand is no digit."""
+    """The verifying lanes stop when a column overflows or an operand is too long."""
     source = tmp_path / "bound.cpp"
     source.write_text(
         '#include "lanes.hpp"\n'
@@ -165,7 +165,7 @@ def test_a_broken_bound_is_noticed(compiled: Callable[..., Path], tmp_path: Path
         "}\n"
     )
     program = compiled("native_bound", "-DRESIDUE_VERIFY", "-DRESIDUE_AVX512IFMA", extra=source)
-    for arguments, words in ((0, None), (1, "a column overflows"), (2, "an operand is no digit")):
+    for arguments, words in ((0, None), (1, "a column overflows"), (2, "an operand is too long")):
         run = subprocess.run(
             [program, *["x"] * arguments], capture_output=True, text=True, check=False
         )
@@ -182,6 +182,13 @@ MUTANTS = [
     ("squares-not-doubled", "montgomery.hpp", "V::store(t + k * L, V::add(x, x));", ""),
     ("no-squares-on-the-diagonal", "montgomery.hpp",
      "row<V>(t + 2 * i * L, x, a + i * L, 1);", ""),
+    ("digits-not-doubled", "montgomery.hpp", "x[j] = V::add(x[j], x[j]);", ""),
+    ("one-half-twice", "montgomery.hpp",
+     "add_words<Wide>(b, b + h * L, h, size - h, y);", "add_words<Wide>(b, b, h, size - h, y);"),
+    ("no-carry-to-the-second-half", "montgomery.hpp",
+     "V::store(t + size * L, V::add(V::load(t + size * L), carry));", ""),
+    ("a-strip-of-m-left-out", "montgomery.hpp",
+     "row<V>(t + (h + i) * L, x, f.n + h * L, g / kTile);", ""),
     ("r-hardly-above-n", "montgomery.hpp", "(bits + 2 + radix", "(bits - 3 + radix"),
     ("n-itself-is-canonical", "montgomery.hpp", "borrow = V::shift_right(x, 63);",
      "borrow = V::all(1);"),
@@ -198,7 +205,7 @@ from conftest import load_native
 from test_cpu_native import Kernel, edges, moduli
 module = load_native(Path({module!r}))
 for name in module.kernels():
-    for bits in (65, 112, 208, 1024, 2048, 4096):
+    for bits in (65, 112, 208, 1024, 2048, 4096, 6144):
         for n in moduli(bits):
             values = edges(n)
             Kernel(module, name, n).check(values, values[::-1])
@@ -406,9 +413,15 @@ def test_the_module_checks_shapes() -> None:
         lambda: field.multiply(rows[:, :-1].copy(), rows, out),
         lambda: field.power(rows, np.zeros((2, 1), np.uint64), 1, 1, out),
         lambda: field.power(rows, np.zeros((3, 1), np.uint64), 1, 9, out),
-        lambda: field.product(rows, np.array([3]), np.array([0, 1, 1, 1]), order, out),
-        lambda: field.product(rows, np.array([0]), np.array([0, 1, 2, 1]), order, out),
-        lambda: field.product(rows, np.array([0]), np.array([0, 1, 1, 1]), order + 1, out),
+        lambda: field.product(rows, np.array([3]), np.array([0, 1, 1, 1]), order, 0, False, out),
+        lambda: field.product(rows, np.array([0]), np.array([0, 1, 2, 1]), order, 0, False, out),
+        lambda: field.product(
+            rows, np.array([0]), np.array([0, 1, 1, 1]), order + 1, 0, False, out
+        ),
+        lambda: field.product(rows, np.array([0]), np.array([0, 1, 1, 1]), order, 2, False, out),
+        lambda: field.product(rows, np.array([0]), np.array([0, 1, 1, 1]), order, 0, True, out),
+        lambda: field.powers(rows, 1, out),
+        lambda: field.powers(rows, 17, out),
     ]
     for wrong in misuses:
         with pytest.raises(ValueError, match=r"."):

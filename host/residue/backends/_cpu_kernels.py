@@ -44,15 +44,13 @@ _BASES_PER_TABLE = 1024  # tables of one pass of Straus' method stay within the 
 
 def window_digits(exponents: Limbs, rows: int, window: int) -> NDArray[np.uint16]:
     """``(n, rows)`` digits of `window` bits, least significant first."""
-    n = exponents.shape[0]
-    octets = np.ascontiguousarray(exponents).astype("<u8", copy=False).view(np.uint8)
-    bits = np.unpackbits(octets.reshape(n, exponents.shape[1] * 8), axis=1, bitorder="little")
-    wanted = rows * window
-    if bits.shape[1] < wanted:
-        bits = np.pad(bits, ((0, 0), (0, wanted - bits.shape[1])))
-    weights = (1 << np.arange(window)).astype(np.uint16)
-    digits: NDArray[np.uint16] = bits[:, :wanted].reshape(n, rows, window) @ weights
-    return digits
+    at = np.arange(rows, dtype=np.uint64) * np.uint64(window)
+    limb, shift = (at >> np.uint64(6)).astype(np.int64), at & np.uint64(63)
+    padding = max(0, int(limb[-1]) + 2 - exponents.shape[1])
+    limbs = np.pad(exponents, ((0, 0), (0, padding)))
+    low = limbs[:, limb] >> shift
+    high = limbs[:, limb + 1] << np.uint64(1) << (np.uint64(63) - shift)
+    return ((low | high) & np.uint64((1 << window) - 1)).astype(np.uint16)
 
 
 # --- powers -------------------------------------------------------------------------------------

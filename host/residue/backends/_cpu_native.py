@@ -48,9 +48,11 @@ Index = NDArray[np.int64]
 _MAX_WINDOW = 6
 _FIELDS = 64  # moduli whose constants are kept
 _MAX_COMB_WINDOW = 11  # 12 costs as many cache misses as it saves products
-_TABLE_BYTES = 1 << 27  # of one comb table; of all together twice as many
+_TABLE_BYTES = 160 << 20  # of one comb table; of all together twice as many
 _BASES_PER_TABLE = 1024
 _LEAST_SHARE = 2e-4  # seconds; handing less to another thread costs more than it saves
+_PIECES = 8  # of a share, at most
+_LEAST_PIECE = 5e-5  # seconds
 
 
 def available_kernels() -> list[str]:
@@ -441,8 +443,15 @@ class NativeBackend(CpuBackend):
             self._share(len(rows), products, modulus, share)
         return NativeArray(modulus, out)
 
-    def _product(self, modulus: Modulus, rows: Rows, index: Index, offsets: Index) -> Rows:
-        """Gathered segmented product; long segments of a few are cut into pieces first."""
+    def _product(
+        self, modulus: Modulus, rows: Rows, index: Index, offsets: Index, *,
+        squarings: int = 0, prefixes: bool = False,
+    ) -> Rows:  # fmt: skip
+        """Gathered segmented product; long segments of a few are cut into pieces first.
+
+        Of segments of one length: with `squarings`, products are squared so many times before
+        each further factor; with `prefixes`, those of all prefixes of a segment are multiplied.
+        """
         field = self._field(modulus)
         rows = np.ascontiguousarray(rows)
         lengths = np.diff(offsets)
@@ -450,7 +459,7 @@ class NativeBackend(CpuBackend):
         # Pieces enough for all lanes of all cores, of eight factors at least.
         piece = max(8, -(-total // (4 * self._lanes * self._workers)))
         pieces = -(-lengths // piece)
-        if len(lengths) and pieces.max() > 1 and (pieces.sum() > len(lengths)):
+        if not (squarings or prefixes) and len(lengths) and pieces.max() > 1:
             cuts = np.repeat(offsets[:-1], pieces) + piece * _ranks(pieces)
             cuts = np.append(cuts, offsets[-1])
             # A piece ends where the next one of its segment begins, or its segment does.
@@ -461,17 +470,17 @@ class NativeBackend(CpuBackend):
         order = np.argsort(-lengths, kind="stable")
         index = np.ascontiguousarray(index, np.int64)
         offsets = np.ascontiguousarray(offsets, np.int64)
-        average = max(1, -(-total // max(1, len(lengths))))
+        average = max(1, -(-total // max(1, len(lengths)))) * (1 + squarings + prefixes)
 
         def share(lo: int, hi: int) -> None:
-            field.product(rows, index, offsets, order[lo:hi], out)
+            field.product(rows, index, offsets, order[lo:hi], squarings, prefixes, out)
 
         self._share(len(lengths), average, modulus, share)
         return out
 
     def _multi_pow(self, modulus: Modulus, bases: Rows, exponents: Any, bits: int) -> Rows:
         """``out[g * m + j] = prod_i bases[g, i] ** exponents[i, j]`` for short exponents."""
-        r, n, row = bases.shape
+        r, n, _ = bases.shape
         m = exponents.shape[1]
         buckets, window, _ = kernels.multi_pow_plan(n, m, bits)
         positions = -(-bits // window)
@@ -479,12 +488,11 @@ class NativeBackend(CpuBackend):
         digits = exponents.T[:, None, :] >> shifts[None, :, None] & np.uint64((1 << window) - 1)
         digits = digits.astype(np.int64).reshape(m * positions, n)
         method = self._by_buckets if buckets else self._by_tables
-        powers = method(modulus, bases, digits, window).reshape(r * m, positions, row)
-        result = powers[:, -1]
-        for position in range(positions - 2, -1, -1):
-            result = self._square(modulus, result, window)
-            result = self._multiply(modulus, result, powers[:, position])
-        return result
+        powers = method(modulus, bases, digits, window)
+        # The highest digit first.
+        index = np.arange(r * m * positions).reshape(r * m, positions)[:, ::-1]
+        offsets = np.arange(r * m + 1) * positions
+        return self._product(modulus, powers, index.ravel(), offsets, squarings=window)
 
     def _by_tables(self, modulus: Modulus, bases: Rows, digits: Index, window: int) -> Rows:
         """``out[g, s] = prod_i bases[g, i] ** digits[s, i]``, flat: Straus' tables."""
@@ -492,7 +500,7 @@ class NativeBackend(CpuBackend):
         table = self._powers(modulus, bases.reshape(r * n, row), window)
         index = (np.arange(r * n, dtype=np.int64) << window).reshape(r, 1, n) + digits
         offsets = np.arange(r * len(digits) + 1, dtype=np.int64) * n
-        return self._product(modulus, table.reshape(r * n << window, row), index.ravel(), offsets)
+        return self._product(modulus, table, index.ravel(), offsets)
 
     def _by_buckets(self, modulus: Modulus, bases: Rows, digits: Index, window: int) -> Rows:
         """As `_by_tables`, by the products of the rows that have one digit in common."""
@@ -504,31 +512,23 @@ class NativeBackend(CpuBackend):
         counts = np.tile(np.bincount(cells.ravel(), minlength=sums << window), r)
         offsets = np.concatenate([[0], np.cumsum(counts)])
         filled = self._product(modulus, bases.reshape(r * n, row), index.ravel(), offsets)
-        filled = filled.reshape(r * sums, 1 << window, row)
-        running = result = filled[:, -1]
-        for digit in range((1 << window) - 2, 0, -1):
-            running = self._multiply(modulus, running, filled[:, digit])
-            result = self._multiply(modulus, result, running)
-        return result
+        # The largest digit first, and no zero: prefixes raise each bucket to its digit.
+        index = np.arange(r * sums << window).reshape(r * sums, -1)[:, :0:-1]
+        offsets = np.arange(r * sums + 1) * ((1 << window) - 1)
+        return self._product(modulus, filled, index.ravel(), offsets, prefixes=True)
 
     def _powers(self, modulus: Modulus, rows: Rows, window: int) -> Rows:
-        """``(n, 2**window, row)``: powers 0 .. 2**window - 1 of each row."""
+        """``(n << window, row)``: row ``i << window | d`` is ``rows[i] ** d``."""
+        field = self._field(modulus)
         n, row = rows.shape
-        table = np.empty((n, 1 << window, row), np.uint64)
-        table[:, 0] = self._one(modulus)
-        step = rows
-        for j in range(window):
-            size = 1 << j
-            table[:, size] = step
-            for i in range(1, size):
-                table[:, size + i] = self._multiply(modulus, table[:, i], step)
-            if j + 1 < window:
-                step = self._square(modulus, step, 1)
-        return table
+        rows = np.ascontiguousarray(rows)
+        table = np.empty((n << window, row), np.uint64)
 
-    def _one(self, modulus: Modulus) -> Rows:
-        return self._product(modulus, np.empty((0, self._field(modulus).row), np.uint64),
-                             np.zeros(0, np.int64), np.zeros(2, np.int64))  # fmt: skip
+        def share(lo: int, hi: int) -> None:
+            field.powers(rows[lo:hi], window, table[lo << window : hi << window])
+
+        self._share(n, 1 << window, modulus, share)
+        return table
 
     def _comb(self, modulus: Modulus, value: int, base: Rows, bits: int, window: int) -> _Table:
         key = (modulus.value, value, bits)
@@ -539,7 +539,7 @@ class NativeBackend(CpuBackend):
             for _ in range(-(-bits // window) - 1):
                 steps.append(self._square(modulus, steps[-1], window))
             rows = self._powers(modulus, np.concatenate(steps), window)
-            table = _Table(window, rows.reshape(-1, base.shape[1]))
+            table = _Table(window, rows)
         with self._lock:
             self._combs[key] = table
             self._combs.move_to_end(key)
@@ -573,7 +573,11 @@ class NativeBackend(CpuBackend):
     def _share(
         self, n: int, products: int, modulus: Modulus, work: Callable[[int, int], None]
     ) -> None:
-        """Call ``work(lo, hi)`` for parts of ``[0, n)``, each of `products` products a row."""
+        """Call ``work(lo, hi)`` for parts of ``[0, n)``, each of `products` products a row.
+
+        Every thread takes the next part when it has done one, so that none waits for another
+        whose core is slower or was slow to wake.
+        """
         groups = -(-n // self._lanes)
         seconds = n * products * 6e-7 * (modulus.bits / 2048) ** 2
         shares = min(self._workers, groups, int(seconds / _LEAST_SHARE))
@@ -581,17 +585,25 @@ class NativeBackend(CpuBackend):
             if n:
                 work(0, n)
             return
+        pieces = min(groups, shares * _PIECES, int(seconds / _LEAST_PIECE))
+        cuts = [min(n, groups * i // pieces * self._lanes) for i in range(pieces + 1)]
+        left = iter(list(pairwise(cuts)))
+
+        def take() -> None:
+            for lo, hi in left:
+                work(lo, hi)
+
         with self._lock:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(self._workers, "residue-cpu")
-        cuts = [min(n, groups * i // shares * self._lanes) for i in range(shares + 1)]
-        parts = [self._threads.submit(work, lo, hi) for lo, hi in pairwise(cuts[1:])]
+        others = [self._threads.submit(take) for _ in range(shares - 1)]
         try:
-            work(cuts[0], cuts[1])
+            take()
         finally:
-            wait(parts)
-        for part in parts:
-            part.result()
+            started = [other for other in others if not other.cancel()]
+            wait(started)
+        for other in started:
+            other.result()
 
 
 def _pow_products(bits: int, window: int) -> int:

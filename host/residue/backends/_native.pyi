@@ -25,11 +25,14 @@ class Field:
     def power(
         self, a: NDArray[Any], exponents: NDArray[Any], bits: int, window: int, out: NDArray[Any]
     ) -> None: ...
+    def powers(self, a: NDArray[Any], window: int, out: NDArray[Any]) -> None: ...
     def product(
         self,
         a: NDArray[Any],
         index: NDArray[Any],
         offsets: NDArray[Any],
         order: NDArray[Any],
+        squarings: int,
+        prefixes: bool,
         out: NDArray[Any],
     ) -> None: ...

@@ -185,9 +185,42 @@ struct Batch {
     return true;
   }
 
+  static void powers(const Moduli& m, Rows a, unsigned window, u64* out, std::size_t n) {
+    const std::size_t entries = std::size_t{1} << window;
+    Lanes<V> f;
+    Operand base, x;
+    for (std::size_t i = 0; i < n; i += L) {
+      load_moduli(m, i, f, base);
+      base.load(a.digits, a.count, m.row, a.count == 1 ? 0 : i);
+      const std::size_t count = n - i < L ? n - i : L;
+      const auto entry = [&](std::size_t l, std::size_t d) {
+        return out + ((i + (l < count ? l : count - 1)) * entries + d) * m.row;
+      };
+      const auto store = [&](Operand& from, std::size_t d) {
+        u64* rows[L];
+        for (std::size_t l = 0; l < count; ++l) rows[l] = entry(l, d);
+        scatter(from.lanes, m.digits, m.row, rows, count);
+      };
+      x.load(m.one, m.count, m.row, m.count == 1 ? 0 : i);
+      store(x, 0);
+      store(base, 1);
+      for (std::size_t d = 2; d < entries; ++d) {
+        if (d % 2 == 0) {
+          Pointers half;
+          for (std::size_t l = 0; l < L; ++l) half[l] = entry(l, d / 2);
+          gather(half, m.row, x.lanes);
+          residue::square(f, x.lanes, x.lanes);
+        } else {
+          residue::multiply(f, x.lanes, base.lanes, x.lanes);
+        }
+        store(x, d);
+      }
+    }
+  }
+
   static void product(const Moduli& m, const u64* a, const Segments& s, u64* out) {
     Lanes<V> f;
-    Operand x, y;
+    Operand x, y, prefix;
     load_moduli(m, 0, f, x);
     for (std::size_t i = s.begin; i < s.end; i += L) {
       std::int64_t at[L], end[L], longest = 0;
@@ -214,10 +247,17 @@ struct Batch {
       };
       advance();
       gather(rows, m.row, x.lanes);
+      if (s.prefixes) std::memcpy(prefix.lanes, x.lanes, m.digits * L * sizeof(u64));
       for (std::int64_t step = 1; step < longest; ++step) {
         advance();
         gather(rows, m.row, y.lanes);
-        residue::multiply(f, x.lanes, y.lanes, x.lanes);
+        for (std::size_t time = 0; time < s.squarings; ++time) residue::square(f, x.lanes, x.lanes);
+        if (s.prefixes) {
+          residue::multiply(f, prefix.lanes, y.lanes, prefix.lanes);
+          residue::multiply(f, x.lanes, prefix.lanes, x.lanes);
+        } else {
+          residue::multiply(f, x.lanes, y.lanes, x.lanes);
+        }
       }
       scatter(x.lanes, m.digits, m.row, results, count);
     }
@@ -232,7 +272,7 @@ struct Batch {
   }
 
   static constexpr Kernel kernel(const char* name, bool (*available)()) {
-    return {name, available, &layout<V>, L, &multiply, &square, &leave, &power, &product};
+    return {name, available, &layout<V>, L, &multiply, &square, &leave, &power, &powers, &product};
   }
 };
 

@@ -9,12 +9,16 @@
 
 namespace residue {
 
-// kFused: products are added in parts of 52 bits, as AVX512-IFMA adds them.
-template <std::size_t Lanes, unsigned MinRadix, unsigned MaxRadix, std::size_t Terms, bool kFused>
+// Fused: products are added in parts of 52 bits, as AVX512-IFMA adds them. Columns of lanes that
+// are not Exact may overflow.
+template <std::size_t Lanes, unsigned MinRadix, unsigned MaxRadix, unsigned OperandBits,
+          std::size_t Terms, bool Fused, bool Exact = true>
 struct Checked {
   static constexpr std::size_t kLanes = Lanes;
-  static constexpr unsigned kMinRadix = MinRadix, kMaxRadix = MaxRadix;
+  static constexpr unsigned kMinRadix = MinRadix, kMaxRadix = MaxRadix, kOperandBits = OperandBits;
   static constexpr std::size_t kTerms = Terms;
+  static constexpr bool kFused = Fused;
+  using Wide = Checked<Lanes, MinRadix, MaxRadix, OperandBits, Terms, Fused, false>;
   struct Word {
     std::uint64_t lane[Lanes];
   };
@@ -48,7 +52,7 @@ struct Checked {
   }
   static void mac(Word& lo, Word& hi, const Word& a, const Word& b) {
     for (std::size_t i = 0; i < Lanes; ++i) {
-      check(a.lane[i] >> MaxRadix == 0 && b.lane[i] >> MaxRadix == 0, "an operand is no digit");
+      check((a.lane[i] | b.lane[i]) >> OperandBits == 0, "an operand is too long");
       const auto product = static_cast<unsigned __int128>(a.lane[i]) * b.lane[i];
       lo.lane[i] = sum(lo.lane[i], static_cast<std::uint64_t>(product) & kLow);
       if (kFused) hi.lane[i] = sum(hi.lane[i], static_cast<std::uint64_t>(product >> MaxRadix));
@@ -76,7 +80,7 @@ struct Checked {
   }
   static std::uint64_t sum(std::uint64_t a, std::uint64_t b) {
     std::uint64_t result;
-    check(!__builtin_add_overflow(a, b, &result), "a column overflows");
+    check(!__builtin_add_overflow(a, b, &result) || !Exact, "a column overflows");
     return result;
   }
   template <class F>

@@ -29,11 +29,16 @@ struct Exponents {
 
 // Segments of a gathered product: of rows index[offsets[s]] to index[offsets[s + 1] - 1]. They are
 // computed in the given order, kLanes at a time, each as long as the longest of those.
+// Segments of one length can be more: with `squarings`, what is there of a product is squared so
+// many times before each further factor (Horner's rule); with `prefixes`, the result is the product
+// of the products of all prefixes, which is that of the i-th last factor to the power i (buckets).
 struct Segments {
   const std::int64_t* index;
   const std::int64_t* offsets;
   const std::int64_t* order;
   std::size_t begin, end;  // of `order`
+  std::size_t squarings;
+  bool prefixes;
 };
 
 // Every function but `product` takes time and addresses that depend on sizes alone; those of
@@ -51,6 +56,8 @@ struct Kernel {
   void (*leave)(const Moduli&, Rows a, u64* out, std::size_t n);
   // out[i] = a[i] ** exponents[i], by windows; false if there is no memory.
   bool (*power)(const Moduli&, Rows a, Exponents, unsigned window, u64* out, std::size_t n);
+  // out[i << window | d] = a[i] ** d for d < 2 ** window
+  void (*powers)(const Moduli&, Rows a, unsigned window, u64* out, std::size_t n);
   // out[s] = the product of segment s
   void (*product)(const Moduli&, const u64* a, const Segments&, u64* out);
 };

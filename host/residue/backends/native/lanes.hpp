@@ -3,8 +3,11 @@
 // A lane type V has
 //   kLanes       residues of a vector
 //   kMinRadix, kMaxRadix   bits that a digit may have
+//   kOperandBits bits of an operand that are multiplied
 //   kTerms       products of two digits of kMinRadix bits that a column of 64 bits holds
 //   Word         kLanes unsigned 64-bit integers
+//   kFused       whether mac adds to two columns
+//   Wide         lanes for sums of digits, whose columns may overflow; where kOperandBits has room
 //   mac(lo, hi, a, b)   adds a b to columns: all of it to lo, or its 52 low bits to lo and the rest
 //                to hi
 //   low(a, b)    at least the low kMaxRadix bits of the product of the low digits of a and b
@@ -32,17 +35,19 @@ using u64 = std::uint64_t;
 
 #if defined(RESIDUE_VERIFY)
 
-using Portable = Checked<2, 28, 29, 255, false>;
-using Avx2 = Checked<4, 28, 29, 255, false>;
-using Avx512Ifma = Checked<8, 52, 52, 2047, true>;
+using Portable = Checked<2, 28, 29, 32, 255, false>;
+using Avx2 = Checked<4, 28, 29, 32, 255, false>;
+using Avx512Ifma = Checked<8, 52, 52, 52, 2047, true>;
 
 #else
 
 // Two lanes: products of 32-bit halves, digits of 28 or 29 bits.
 struct Portable {
   static constexpr std::size_t kLanes = 2;
-  static constexpr unsigned kMinRadix = 28, kMaxRadix = 29;
+  static constexpr unsigned kMinRadix = 28, kMaxRadix = 29, kOperandBits = 32;
   static constexpr std::size_t kTerms = 255;
+  static constexpr bool kFused = false;
+  using Wide = Portable;
 
 #if defined(__SSE2__)
   using Word = __m128i;
@@ -95,8 +100,10 @@ struct Portable {
 struct Avx2 {
   using Word = __m256i;
   static constexpr std::size_t kLanes = 4;
-  static constexpr unsigned kMinRadix = 28, kMaxRadix = 29;
+  static constexpr unsigned kMinRadix = 28, kMaxRadix = 29, kOperandBits = 32;
   static constexpr std::size_t kTerms = 255;
+  static constexpr bool kFused = false;
+  using Wide = Avx2;
 
   static Word load(const u64* p) { return _mm256_loadu_si256(reinterpret_cast<const Word*>(p)); }
   static void store(u64* p, Word x) { _mm256_storeu_si256(reinterpret_cast<Word*>(p), x); }
@@ -128,8 +135,9 @@ struct Avx2 {
 struct Avx512Ifma {
   using Word = __m512i;
   static constexpr std::size_t kLanes = 8;
-  static constexpr unsigned kMinRadix = 52, kMaxRadix = 52;
+  static constexpr unsigned kMinRadix = 52, kMaxRadix = 52, kOperandBits = 52;
   static constexpr std::size_t kTerms = 2047;
+  static constexpr bool kFused = true;
 
   static Word load(const u64* p) { return _mm512_loadu_si512(p); }
   static void store(u64* p, Word x) { _mm512_storeu_si512(p, x); }

@@ -150,26 +150,46 @@ class Field {
     if (!done) throw std::bad_alloc();
   }
 
-  // out[s] = the product of a[index[offsets[s]:offsets[s + 1]]] for s in order.
+  // out[i << window | d] = a[i] ** d for d < 2**window.
+  void powers(const Array& a, unsigned window, Array& out) const {
+    require(window >= 1 && window <= kMaxTable, "a table of 1 to 16 bits");
+    const std::size_t rows = rows_of(a);
+    require(out.ndim() == 2 && extent(out, 1) == layout_.row && extent(out, 0) == rows << window,
+            "a row of the table for each power");
+    const u64* from = a.data();
+    u64* to = out.mutable_data();
+    const py::gil_scoped_release unlocked;
+    kernel_.powers(moduli(), {from, rows}, window, to, rows);
+  }
+
+  // out[s] = the product of a[index[offsets[s]:offsets[s + 1]]] for s in order; with squarings and
+  // prefixes as `Segments` says.
   void product(const Array& a, const Index& index, const Index& offsets, const Index& order,
-               Array& out) const {
+               std::size_t squarings, bool prefixes, Array& out) const {
     require(count_ == 1, "products have one modulus");
     const std::size_t rows = rows_of(a), segments = rows_of(out);
     require(index.ndim() == 1 && offsets.ndim() == 1 && order.ndim() == 1 &&
                 extent(offsets, 0) == segments + 1,
             "an offset for each segment and one more");
-    const Segments s{index.data(), offsets.data(), order.data(), 0, extent(order, 0)};
+    const Segments s{index.data(), offsets.data(), order.data(), 0, extent(order, 0),
+                     squarings,    prefixes};
     const std::size_t length = extent(index, 0);
     u64* to = out.mutable_data();
     const u64* from = a.data();
     const py::gil_scoped_release unlocked;
     bool inside = true;
-    for (std::size_t i = 0; i < length; ++i) inside &= static_cast<u64>(s.index[i]) < rows;
-    for (std::size_t i = 0; i < s.end; ++i) inside &= static_cast<u64>(s.order[i]) < segments;
-    for (std::size_t i = 0; i <= segments; ++i) {
-      inside &= static_cast<u64>(s.offsets[i]) <= length;
+    const std::int64_t first = segments == 0 ? 0 : s.offsets[1] - s.offsets[0];
+    for (std::size_t i = 0; inside && i < s.end; ++i) {
+      const auto segment = static_cast<u64>(s.order[i]);
+      if (!(inside = segment < segments)) break;
+      const std::int64_t begin = s.offsets[segment], end = s.offsets[segment + 1];
+      inside = 0 <= begin && end <= static_cast<std::int64_t>(length);
+      if (squarings != 0 || prefixes) inside &= end - begin == first;
+      for (std::int64_t k = begin; inside && k < end; ++k) {
+        inside = static_cast<u64>(s.index[k]) < rows;
+      }
     }
-    require(inside, "an index, an offset or a segment lies outside");
+    require(inside, "an index, an offset or a segment lies outside, or lengths differ");
     kernel_.product(moduli(), from, s, to);
   }
 
@@ -181,7 +201,7 @@ class Field {
   }
 
  private:
-  static constexpr unsigned kMaxWindow = 6;
+  static constexpr unsigned kMaxWindow = 6, kMaxTable = 16;
 
   static void erase(std::vector<u64>& words) {
     std::memset(words.data(), 0, words.size() * sizeof(u64));
@@ -261,7 +281,9 @@ PYBIND11_MODULE(RESIDUE_MODULE, m) {
            py::arg("out").noconvert())
       .def("power", &Field::power, py::arg("a").noconvert(), py::arg("exponents").noconvert(),
            py::arg("bits"), py::arg("window"), py::arg("out").noconvert())
+      .def("powers", &Field::powers, py::arg("a").noconvert(), py::arg("window"),
+           py::arg("out").noconvert())
       .def("product", &Field::product, py::arg("a").noconvert(), py::arg("index").noconvert(),
-           py::arg("offsets").noconvert(), py::arg("order").noconvert(),
-           py::arg("out").noconvert());
+           py::arg("offsets").noconvert(), py::arg("order").noconvert(), py::arg("squarings"),
+           py::arg("prefixes"), py::arg("out").noconvert());
 }
