@@ -68,7 +68,7 @@ _MODULES = {
     "cross_validate": "validation._cross",
 }
 
-USES = {"features": ("linear",), "shared": ("linear",), "validation": ("features",)}
+USES = {"shared": ("linear",), "validation": ("features",)}
 """Packages of components whose code those of another one run, configurations aside."""
 
 

@@ -306,21 +306,16 @@ def benches() -> Iterator[Benches]:
         bench.close()
 
 
-def times(quick: int, full: int, *, others: bool = True) -> pytest.MarkDecorator:
-    """How often on which card: `quick` times on the small one, less often on `small4`, or `full`.
-
-    Args:
-        others: `small4` belongs to the quick ones.
-    """
-    few = [(CONFIGURATIONS[1], max(2, quick // 5))] if others else []
+def times(quick: int, full: int) -> pytest.MarkDecorator:
+    """`quick` times on the small card, and `full` times on every one in `make test-full`."""
     many = [pytest.param(card, full, marks=FULL) for card in CONFIGURATIONS]
-    return pytest.mark.parametrize(("card", "planned"), [(CONFIGURATIONS[0], quick), *few, *many])
+    return pytest.mark.parametrize(("card", "planned"), [(CONFIGURATIONS[0], quick), *many])
 
 
 # --- buses and memory -----------------------------------------------------------------------------
 
 
-@times(20, 200)
+@times(10, 200)
 @pytest.mark.parametrize(
     "kind",
     [
@@ -364,7 +359,7 @@ def test_a_stalled_memory(card: str, heals: bool, planned: int) -> None:
         assert tally.correct > 0
 
 
-@times(30, 300)
+@times(15, 300)
 @pytest.mark.parametrize("kind", [FaultKind.FLIP, FaultKind.READ_FLIP])
 def test_corrupted_memory(benches: Benches, card: str, kind: FaultKind, planned: int) -> None:
     """A bit of what the card reads or writes; every result is checked."""
@@ -379,7 +374,7 @@ def test_corrupted_memory(benches: Benches, card: str, kind: FaultKind, planned:
     assert tally.noticed > 0
 
 
-@times(20, 200)
+@times(10, 200)
 def test_lost_interrupts(card: str, planned: int) -> None:
     bench = Bench(card, patience=0)
     bench.line.deaf = True
@@ -391,7 +386,7 @@ def test_lost_interrupts(card: str, planned: int) -> None:
     assert tally.noticed == 0, "HEAD tells what the interrupt does not"
 
 
-@times(20, 200)
+@times(10, 200)
 def test_a_reset_in_the_middle_of_a_batch(benches: Benches, card: str, planned: int) -> None:
     bench = benches(card)
     tally = bench.run(
@@ -400,7 +395,7 @@ def test_a_reset_in_the_middle_of_a_batch(benches: Benches, card: str, planned: 
     assert tally.correct > 0
 
 
-@times(30, 200)
+@times(15, 200)
 def test_corrupted_completion_records(benches: Benches, card: str, planned: int) -> None:
     """A bit of what the card says about a command, not of what it made."""
     bench = benches(card)
@@ -413,7 +408,7 @@ def test_corrupted_completion_records(benches: Benches, card: str, planned: int)
     assert tally.correct > 0
 
 
-@times(30, 300)
+@times(15, 300)
 def test_corrupted_descriptors(benches: Benches, card: str, planned: int) -> None:
     """A bit of a command as the card reads it. Found by its check byte: no result is checked."""
     bench = benches(card)
@@ -439,7 +434,7 @@ STORES = {
 }
 
 
-@times(20, 200, others=False)
+@times(10, 200)
 @pytest.mark.parametrize("store", STORES)
 def test_a_flipped_bit_in_a_store(benches: Benches, card: str, store: str, planned: int) -> None:
     """Found by parity alone: no result is checked. A row that nothing reads again does no harm."""
@@ -544,7 +539,7 @@ def test_no_command_takes_longer_than_the_driver_allows(
 # --- queue and host -------------------------------------------------------------------------------
 
 
-@times(20, 200)
+@times(10, 200)
 def test_a_full_queue(card: str, planned: int) -> None:
     """A queue of two descriptors, chains of operations that nobody waits for, and bus errors."""
     bench = Bench(card, queue_size=2)
@@ -612,7 +607,7 @@ while True:
 """
 
 
-@times(2, 10, others=False)
+@times(2, 10)
 def test_a_host_process_is_killed(monkeypatch: pytest.MonkeyPatch, card: str, planned: int) -> None:
     """While the card works for it; the next process takes the card over."""
     monkeypatch.setenv("RESIDUE_OVERLAY", str(board_files(card)))

@@ -98,7 +98,7 @@ def test_models_have_the_same_bits_in_files_and_with_workers_as_in_memory(
     settings: dict[str, dict[str, float]] = {
         "memory": {"processes": 0},
         "shared": {"processes": 2},
-        "files": {"processes": 3, "memory_mib": 0.001},
+        "files": {"processes": 2, "memory_mib": 0.001},
     }
     jobs = {name: load_job(job_file(tmp_path, COMPONENTS, **settings[name])) for name in settings}
     assert len({job.digest for job in jobs.values()}) == 1

@@ -5,12 +5,11 @@ import random
 import numpy as np
 import pytest
 
+from residue_federated._slots import Slots, draw_masks
 from residue_federated.errors import Diverged
 from residue_federated.linear._config import Precision
 from residue_federated.linear._fixed import (
     LOSS_BITS,
-    Slots,
-    draw_masks,
     encode_residual_share,
     loss_coefficients,
     quantise,

@@ -25,11 +25,11 @@ from residue.paillier import BOUND_STEP
 from residue_federated._context import Context, Outcome, Spec
 from residue_federated._data import Scaling, Table
 from residue_federated._scratch import forget, row_blocks
+from residue_federated._slots import Slots, draw_masks
 from residue_federated.errors import ProtocolError
 from residue_federated.features._blocks import blocks
 from residue_federated.features._config import CorrelationConfig
 from residue_federated.features._flows import correlating as flow
-from residue_federated.linear._fixed import Slots, draw_masks
 
 __all__ = ["flow", "run"]
 

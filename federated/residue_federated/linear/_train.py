@@ -25,11 +25,12 @@ import residue
 from residue.paillier import concatenate, side_by_side
 from residue_federated._context import Context, Outcome, Spec
 from residue_federated._data import Table
+from residue_federated._slots import Slots, draw_masks
 from residue_federated.errors import AuditViolation, Diverged, ProtocolError
 from residue_federated.linear._blinding import log_sum, total_loss
 from residue_federated.linear._columns import Columns
 from residue_federated.linear._config import LinearConfig
-from residue_federated.linear._fixed import Slots, draw_masks, quantise
+from residue_federated.linear._fixed import quantise
 from residue_federated.linear._flow import flow
 from residue_federated.linear._models import (
     Objective,
