@@ -261,5 +261,25 @@ def test_random_deaths(tmp_path: Path, party: str) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    deaths: list[float | int] = [rng.uniform(0.5, 6) for _ in range(4)]
-    die_and_return(tmp_path, party, 60, [*deaths, 2])
+    deaths: list[float | int] = [rng.uniform(0.5, 4) for _ in range(4)]
+    # So many epochs that the job is not over for the others when the last death comes.
+    die_and_return(tmp_path, party, 300, [*deaths, 2])
+
+
+@pytest.mark.full
+def test_all_are_started_again_where_one_died_after_the_others_had_ended(tmp_path: Path) -> None:
+    job_file = write_job(tmp_path, free_ports(tmp_path), 6)
+    job = load_job(job_file)
+    processes = Processes(tmp_path, job_file, job)
+    for party in PARTIES:
+        processes.start(party)
+    others = [processes.running[party] for party in PARTIES if party != "guest"]
+    while any(process.poll() is None for process in others):
+        time.sleep(0.002)
+    processes.running["guest"].kill()  # which may have ended by now
+    for process in processes.running.values():
+        process.communicate()
+    for party in PARTIES:
+        processes.start(party)
+    processes.end()
+    check_models(tmp_path, job)
