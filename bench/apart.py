@@ -58,12 +58,9 @@ def apart(
     resume: from what an earlier run left below `directory`. source: another ``federated`` folder
     to run. environment: more of it.
     """
-    content = job.model_dump(mode="json")
     # What says nothing is left out: another source may not know it.
-    content["transport"] = job.transport.model_dump(mode="json", exclude_defaults=True)
-    for party in filter(None, (content["guest"], *content["hosts"], content["arbiter"])):
-        for name in [name for name, value in party.items() if value is None]:
-            del party[name]
+    content = job.model_dump(mode="json", exclude_defaults=True)
+    for party in (content["guest"], *content["hosts"], *filter(None, [content.get("arbiter")])):
         party["address"] = f"{lab.addresses[party['name']]}:{_PORT}"
     write_json(directory / "job.json", content)
     authority = TrialAuthority()

@@ -29,7 +29,11 @@ from bench.netlab import Lab, Line, why_not
 from residue_federated import Identity, TrialAuthority, load_job
 from residue_federated._jobs import Transport
 from residue_federated.proto import v1
-from residue_federated.transport import Endpoint
+
+try:
+    from residue_federated.transport import Endpoint
+except ImportError:  # the engine of `--before`, where it had another place
+    from residue_federated._transport import Endpoint  # type: ignore[import-not-found, no-redef]
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGE, SMALL = 2**20, 2**10
