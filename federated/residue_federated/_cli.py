@@ -23,6 +23,7 @@ from residue_federated._options import (
     JobFile,
     KeyBits,
     Plain,
+    Processes,
     Rounds,
     changed,
     mapping,
@@ -63,12 +64,7 @@ def run(
         str | None,
         typer.Option(help="Address of a Ray cluster, as party=ADDRESS,...; see docs/scale.md."),
     ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=256, help="Worker processes a party, 0 for none [default: one a core]."
-        ),
-    ] = None,
+    processes: Processes = None,
     key_bits: KeyBits = None,
     epochs: Rounds = None,
     out: Annotated[
@@ -289,10 +285,7 @@ def party(
     ray: Annotated[
         str | None, typer.Option(help="Address of this party's Ray cluster, or auto.")
     ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(min=0, max=256, help="Worker processes, 0 for none [default: one a core]."),
-    ] = None,
+    processes: Processes = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Keep this party's decrypted integers in its report.")
     ] = False,

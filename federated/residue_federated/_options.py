@@ -18,6 +18,7 @@ __all__ = [
     "JobFile",
     "KeyBits",
     "Plain",
+    "Processes",
     "Rounds",
     "changed",
     "mapping",
@@ -37,15 +38,16 @@ Rounds = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="End with one JSON object on standard output.")
 ]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=256, help="Worker processes of a party, 0 for none [default: one a core]."
+    ),
+]
 Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of a bar.")]
 
 
-def changed(
-    job: Job,
-    device: str | None,
-    key_bits: int | None,
-    rounds: int | None,
-) -> Job:
+def changed(job: Job, device: str | None, key_bits: int | None, rounds: int | None) -> Job:
     """The job with what options change of it. Warns where its key is then insecure."""
     devices = None if device is None else _devices_of(job, device)
     job = job.replace(devices=devices, key_bits=key_bits, rounds=rounds)

@@ -136,39 +136,34 @@ def run_party(
     Raises:
         FederatedError: data, peers or the training failed; the peers have been told.
     """
-    role, workers = job.role(name), Workers(job.party(name).processes)
-    table = None
-    if role != "arbiter":
-        labelled = models is None
-        table = load_table(job, name, labelled=labelled, directory=directory, workers=workers)
-    opened = get_backend(job.party(name).device) if backend is None else None
-    backend = backend or opened
-    assert backend is not None
-    backend.reset_stats()
-    nodes = None
-    try:
-        nodes = open_nodes(job.party(name))
-        life = _Life(job, name, table, backend, nodes, directory, models, progress, status, trace)
-        with contextlib.ExitStack() as stack:
-            if door is None:
-                keep_alive = job.transport.keep_alive
-                door = Door(name, identity, listen, single=True, keep_alive=keep_alive)
-                stack.enter_context(door)
-            addresses = meet(door.port)
-            number = 0
-            while True:
-                try:
-                    return life.run(number, identity, door, addresses, observer)
-                except PeerReturned as returned:
-                    number = returned.life
-                    backend.clear_secrets()
-    finally:
-        backend.clear_secrets()
-        workers.close()
+    own = job.party(name)
+    with contextlib.ExitStack() as stack:
+        workers = stack.enter_context(contextlib.closing(Workers(own.processes)))
+        table = None
+        if job.role(name) != "arbiter":
+            labelled = models is None
+            table = load_table(job, name, labelled=labelled, directory=directory, workers=workers)
+        if backend is None:
+            backend = stack.enter_context(contextlib.closing(get_backend(own.device)))
+        stack.callback(backend.clear_secrets)
+        backend.reset_stats()
+        nodes = open_nodes(own)
         if nodes is not None:
-            nodes.close()
-        if opened is not None:
-            opened.close()
+            stack.callback(nodes.close)
+        life = _Life(job, name, table, backend, nodes, directory, models, progress, status, trace)
+        if door is None:
+            keep_alive = job.transport.keep_alive
+            door = stack.enter_context(
+                Door(name, identity, listen, single=True, keep_alive=keep_alive)
+            )
+        addresses = meet(door.port)
+        number = 0
+        while True:
+            try:
+                return life.run(number, identity, door, addresses, observer)
+            except PeerReturned as returned:
+                number = returned.life
+                backend.clear_secrets()
 
 
 @dataclass

@@ -205,6 +205,16 @@ def taken(x: NDArray[Any], rows: NDArray[np.int64], scratch: Scratch) -> NDArray
     return out
 
 
+def _rows_at_once(x: NDArray[Any]) -> int:
+    """Of a partition of whole rows."""
+    return max(1, _PARTITION * len(x) // max(1, x.size))
+
+
+def _columns_at_once(x: NDArray[Any]) -> int:
+    """Of a partition of whole columns."""
+    return max(1, _PARTITION // max(1, len(x)))
+
+
 def permuted(
     x: NDArray[np.float64], order: NDArray[np.int64], scratch: Scratch
 ) -> NDArray[np.float64]:
@@ -218,7 +228,7 @@ def permuted(
         return np.take(x, order, axis=0, out=scratch.empty(x.shape), mode="clip")
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    step = max(1, _PARTITION // x.shape[1])
+    step = _rows_at_once(x)
     ends = np.arange(0, len(x), step)
     out, wanted = scratch.empty(x.shape), np.empty(len(x), np.int64)
     for rows in row_blocks(x):
@@ -230,10 +240,9 @@ def permuted(
         wanted[to] = place[rows][sorted_]
         ends += counts
         forget(out)
-    for start in range(0, len(x), step):
-        part = slice(start, start + step)
+    for part in partitions(x):
         block = np.empty_like(out[part])
-        block[wanted[part] - start] = out[part]
+        block[wanted[part] - part.start] = out[part]
         out[part] = block
         forget(out)
     return out
@@ -244,7 +253,7 @@ def columns(x: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
     if not is_mapped(x):
         yield from x.T
         return
-    step = max(1, _PARTITION // max(1, len(x)))
+    step = _columns_at_once(x)
     for start in range(0, x.shape[1], step):
         group = np.empty((min(step, x.shape[1] - start), len(x)))
         for rows in row_blocks(x):
@@ -254,7 +263,7 @@ def columns(x: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
 
 def partitions(x: NDArray[Any]) -> Iterator[slice]:
     """All rows, in order, in partitions of whole rows that depend on the shape alone."""
-    step = max(1, _PARTITION * len(x) // max(1, x.size))
+    step = _rows_at_once(x)
     for start in range(0, len(x), step):
         yield slice(start, min(start + step, len(x)))
 
@@ -263,7 +272,7 @@ def column_results(
     of: Callable[..., Any], x: NDArray[np.float64], given: Sequence[Any], scratch: Scratch
 ) -> Iterator[Any]:
     """``of(column, given of the column)`` of each column of ``(rows, columns)``, in order."""
-    step = max(1, _PARTITION // max(1, len(x)))
+    step = _columns_at_once(x)
     tasks = (
         (of, x[:, start : start + step], given[start : start + step])
         for start in range(0, x.shape[1], step)
@@ -280,7 +289,7 @@ def _column_results(
 
 def fill(x: NDArray[np.float64], made: Iterable[NDArray[np.float64]]) -> None:
     """Put columns, which come one after the other, into ``(rows, columns)``."""
-    step, group = max(1, _PARTITION // max(1, len(x))) if is_mapped(x) else 1, []
+    step, group = _columns_at_once(x) if is_mapped(x) else 1, []
     for j, column in enumerate(made, 1):
         group.append(column)
         if len(group) == step or j == x.shape[1]:

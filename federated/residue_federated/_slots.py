@@ -6,9 +6,6 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from residue_federated.linear._config import Precision
 
 __all__ = ["Slots", "draw_masks"]
@@ -49,12 +46,6 @@ class Slots:
         room = min((key_bits - 136) // width, 1 + (key_bits - 8 - bound_bits) // width)
         count = max(1, min(precision.pack, gradients, room))
         return cls(width, count, -(-gradients // count), gradients)
-
-    @property
-    def order(self) -> NDArray[np.int64]:
-        """``(count, groups)``: which gradient is in which slot; the last fills slots left over."""
-        flat = np.minimum(np.arange(self.count * self.groups), self.gradients - 1)
-        return flat.reshape(self.count, self.groups)
 
     def unpack(self, plaintexts: Sequence[int]) -> list[int]:
         """The gradients, from `groups` signed plaintexts."""

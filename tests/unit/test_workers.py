@@ -1,3 +1,5 @@
+"""Worker processes: the same bits for any number, tables that are shared, and how they end."""
+
 from __future__ import annotations
 
 import gc

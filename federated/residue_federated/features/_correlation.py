@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import residue
 from residue.errors import EncodingOverflow
-from residue.paillier import BOUND_STEP
+from residue.paillier import BOUND_STEP, slot_order
 from residue_federated._context import Context, Outcome, Spec
 from residue_federated._data import Scaling, Table
 from residue_federated._scratch import forget, row_blocks
@@ -148,10 +148,11 @@ def _decrypted(
 
 def _packed(q: NDArray[np.int64], slots: Slots) -> NDArray[np.object_]:
     """``(rows, groups)`` plaintexts of a block of rows."""
-    values = q.astype(object)[:, slots.order]  # (rows, count, groups)
-    packed = values[:, slots.count - 1]
-    for t in range(slots.count - 2, -1, -1):
-        packed = (packed << slots.width) + values[:, t]
+    order = slot_order(q.shape[1], slots.count)
+    values = q.astype(object)
+    packed = values[:, order[-1]]
+    for part in order[-2::-1]:
+        packed = (packed << slots.width) + values[:, part]
     return packed
 
 
