@@ -7,9 +7,12 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,52 +51,85 @@ def moduli(bits: int) -> list[int]:
 
 
 class Kernel:
-    """A field of a kernel, on integers."""
+    """A field of a kernel, on integers: residues modulo n, or modulo n n as pairs."""
 
-    def __init__(self, module: ModuleType, name: str, n: int) -> None:
+    def __init__(
+        self, module: ModuleType, name: str, n: int, *, squared: bool = False, pool: Any = None
+    ) -> None:
         self.n = n
+        self.modulus = n * n if squared else n
+        self.parts = 2 if squared else 1
         bits = n.bit_length()
-        self.digits, self.radix = module.layout(name, bits)
-        self.r = 1 << (self.digits * self.radix)
-        self.limbs = -(-bits // 64) + 1
+        self.digits, self.radix = module.layout(name, bits, squared)
+        self.r = 1 << (self.digits // self.parts * self.radix)
+        self.limbs = -(-self.modulus.bit_length() // 64) + 1
 
-        def limbs(value: int) -> Limbs:
-            return to_limbs([mpz(value)], self.limbs)
+        def constant(*parts: int) -> Limbs:
+            return to_limbs([mpz(part) for part in parts], self.limbs)[None]
 
         inverse = -pow(n, -1, 1 << self.radix) % (1 << self.radix)
+        one, scale = (self.r**k % self.modulus for k in ((1, 3) if squared else (1, 2)))
+        constants = (
+            [(n, (1 - self.r) % n), (one % n, one // n), (scale % n, scale // n)]
+            if squared
+            else [(n,), (one,), (scale,)]
+        )
         self.field = module.Field(
-            name, bits, limbs(n), limbs(self.r % n), limbs(self.r**2 % n),
-            np.array([inverse], np.uint64),
+            name, bits, *(constant(*parts) for parts in constants),
+            np.array([inverse], np.uint64), pool or module.Pool(1),
         )  # fmt: skip
 
     def rows(self, values: list[int]) -> Limbs:
-        mask = (1 << self.radix) - 1
+        """Residues below 2 n; or x_0 + 2 n x_1 for pairs (x_0, x_1) of such."""
+        digits, mask = self.digits // self.parts, (1 << self.radix) - 1
         out = np.zeros((len(values), self.field.row), np.uint64)
         for i, value in enumerate(values):
-            out[i, : self.digits] = [value >> (self.radix * k) & mask for k in range(self.digits)]
+            parts = (value,) if self.parts == 1 else divmod(value, 2 * self.n)[::-1]
+            out[i, : self.digits] = [
+                part >> (self.radix * k) & mask for part in parts for k in range(digits)
+            ]
         return out
 
     def values(self, rows: Limbs) -> list[int]:
+        """What the rows stand for, modulo `modulus`; all parts must be below 2 n."""
         assert not rows[:, self.digits :].any()
         assert not (rows >> np.uint64(self.radix)).any()
-        return [sum(int(d) << (self.radix * k) for k, d in enumerate(row)) for row in rows]
+        parts = rows[:, : self.digits].reshape(len(rows), self.parts, -1)
+        numbers = [
+            [sum(int(d) << (self.radix * k) for k, d in enumerate(part)) for part in row]
+            for row in parts
+        ]
+        assert max(map(max, numbers)) < 2 * self.n
+        return [sum(part * self.n**k for k, part in enumerate(row)) for row in numbers]
 
     def check(self, xs: list[int], ys: list[int]) -> None:
-        """Products, squares and canonical values of operands below 2 n."""
-        n, inverse = self.n, pow(self.r, -1, self.n)
+        """Products, squares and canonical values of operands as `rows` takes them."""
+        n, inverse = self.modulus, pow(self.r, -1, self.modulus)
         a, b, out = self.rows(xs), self.rows(ys), self.rows([0] * len(xs))
+        xs, ys = self.values(a), self.values(b)
         for right, expected in ((b, ys), (a, xs)):
             self.field.multiply(a, right, out)
-            got = self.values(out)
-            assert max(got) < 2 * n
-            assert [v % n for v in got] == [
+            assert [v % n for v in self.values(out)] == [
                 x * y * inverse % n for x, y in zip(xs, expected, strict=True)
             ]
         self.field.square(a, 2, out)
         assert [v % n for v in self.values(out)] == [x**4 * inverse**3 % n for x in xs]
         limbs = np.empty((len(xs), self.limbs), np.uint64)
         self.field.leave(a, limbs)
-        assert [int(v) for v in from_limbs(limbs)] == [x * inverse % n for x in xs]
+        canonical = [int(v) for v in from_limbs(limbs)]
+        assert canonical == [x * inverse % n for x in xs]
+        self.field.enter(to_limbs([mpz(x % n) for x in xs], self.limbs), out)
+        assert [v % n for v in self.values(out)] == [x * self.r % n for x in xs]
+        self.field.leave(out, limbs)
+        assert [int(v) for v in from_limbs(limbs)] == [x % n for x in xs]
+
+    def check_edges(self, *, few: int = 1) -> None:
+        """`check` on every `few`-th pair of edges; of pairs, each edge beside another one."""
+        values = edges(self.n)
+        if self.parts == 2:
+            values = [x + 2 * self.n * y for x in values for y in (values[0], x, values[-2])]
+        pairs = [(x, y) for x in values for y in values][::few]
+        self.check([x for x, _ in pairs], [y for _, y in pairs])
 
 
 def edges(n: int) -> list[int]:
@@ -114,24 +150,24 @@ def module(request: pytest.FixtureRequest) -> ModuleType:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bits", SIZES)
 def test_layouts_keep_their_bounds(verifying: ModuleType, name: str, bits: int) -> None:
-    """By the formulas of montgomery.hpp: R >= 4 n, and no column passes 64 bits."""
-    digits, radix = verifying.layout(name, bits)
-    assert digits % 4 == 0
-    assert digits * radix >= bits + 2
-    product = (1 << radix) ** 2 if radix < 32 else 2 << 52  # IFMA adds two halves of 52 bits
-    assert digits * product + (1 << 37) <= 1 << 64
+    """By the formulas of the headers: R >= 4 n or 16 n, and no column passes 64 bits."""
+    for squared in (False, True) if bits <= 3072 else (False,):
+        digits, radix = verifying.layout(name, bits, squared)
+        parts, margin = (2, 4) if squared else (1, 2)
+        assert digits % (2 * parts) == 0
+        assert digits // parts * radix >= bits + margin
+        product = (1 << radix) ** 2 if radix < 32 else 2 << 52  # IFMA adds two halves of 52 bits
+        assert digits * product + (1 << 37) <= 1 << 64  # of pairs, x_0 y_1 + x_1 y_0
 
 
 @pytest.mark.parametrize("bits", SIZES)
 def test_edges(module: ModuleType, bits: int) -> None:
     for name in module.kernels():
         for n in moduli(bits):
-            kernel = Kernel(module, name, n)
-            values = edges(n)
-            pairs = [(x, y) for x in values for y in values]
-            if module is not native:
-                pairs = pairs[:: 1 + bits // 256]
-            kernel.check([x for x, _ in pairs], [y for _, y in pairs])
+            few = 1 if module is native else 1 + bits // 256
+            Kernel(module, name, n).check_edges(few=few)
+            if bits <= 3072:
+                Kernel(module, name, n, squared=True).check_edges(few=8 * few + 1)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -141,6 +177,9 @@ def test_random_operands(bits: int, seed: int, name: str) -> None:
     n = rng.getrandbits(bits) | 1 << (bits - 1) | 1
     values = [rng.randrange(2 * n) for _ in range(10)]
     Kernel(native, name, n).check(values[:5], values[5:])
+    if bits <= 3072:
+        values = [rng.randrange(4 * n * n) for _ in range(10)]
+        Kernel(native, name, n, squared=True).check(values[:5], values[5:])
 
 
 @pytest.mark.full
@@ -148,9 +187,9 @@ def test_random_operands(bits: int, seed: int, name: str) -> None:
 def test_emulated_intrinsics(emulating: ModuleType, bits: int) -> None:
     """The very source text of the AVX512-IFMA kernel."""
     for n in moduli(bits):
-        values = edges(n)
-        pairs = [(x, y) for x in values for y in values]
-        Kernel(emulating, "avx512ifma", n).check([x for x, _ in pairs], [y for _, y in pairs])
+        Kernel(emulating, "avx512ifma", n).check_edges()
+        if bits <= 3072:
+            Kernel(emulating, "avx512ifma", n, squared=True).check_edges(few=9)
 
 
 def test_a_broken_bound_is_noticed(compiled: Callable[..., Path], tmp_path: Path) -> None:
@@ -177,19 +216,36 @@ MUTANTS = [
     ("no-carry-between-blocks", "montgomery.hpp",
      "c[i] = V::add(c[i], carry);", ""),
     ("the-last-carry-lost", "montgomery.hpp",
-     "const Word x = V::add(V::load(t + (K + k) * L), carry);",
-     "const Word x = V::load(t + (K + k) * L);"),
-    ("squares-not-doubled", "montgomery.hpp", "V::store(t + k * L, V::add(x, x));", ""),
-    ("no-squares-on-the-diagonal", "montgomery.hpp",
-     "row<V>(t + 2 * i * L, x, a + i * L, 1);", ""),
+     "const auto x = V::add(V::load(t + k * L), carry);", "const auto x = V::load(t + k * L);"),
+    ("columns-not-doubled", "montgomery.hpp", "high = V::add(high, high);", ""),
+    ("no-squares-on-the-diagonal", "montgomery.hpp", "V::mac(low, high, x, x);", ""),
     ("digits-not-doubled", "montgomery.hpp", "x[j] = V::add(x[j], x[j]);", ""),
     ("one-half-twice", "montgomery.hpp",
      "add_words<Wide>(b, b + h * L, h, size - h, y);", "add_words<Wide>(b, b, h, size - h, y);"),
     ("no-carry-to-the-second-half", "montgomery.hpp",
      "V::store(t + size * L, V::add(V::load(t + size * L), carry));", ""),
     ("a-strip-of-m-left-out", "montgomery.hpp",
-     "row<V>(t + (h + i) * L, x, f.n + h * L, g / kTile);", ""),
-    ("r-hardly-above-n", "montgomery.hpp", "(bits + 2 + radix", "(bits - 3 + radix"),
+     "add_rows<V>(m + g * L, h - g, upper, g, t + (h + g) * L);", ""),
+    ("a-short-row-left-out", "montgomery.hpp",
+     "if (i < size) each.template", "if (false) each.template"),
+    ("r-hardly-above-n", "montgomery.hpp", "(squared ? 4 : 2)", "(squared ? 4 : -3)"),
+    ("r-hardly-above-the-root", "montgomery.hpp", "(squared ? 4 : 2)", "(squared ? 0 : 2)"),
+    ("room-for-one-product-of-two", "montgomery.hpp", "if (digits > room<V>(radix) ||",
+     "if (digits / parts > room<V>(radix) ||"),
+    ("no-carry-before-the-second-reduction", "pairs.hpp",
+     "carry_and_reduce(f, 2 * K, s, m, out + K * L);", "reduce(f, s, m, out + K * L);"),
+    ("the-multiple-of-n-not-subtracted", "pairs.hpp",
+     "for (std::size_t k = 0; k < K; ++k) subtract(f, k, V::load(m + k * L), s);", ""),
+    ("the-complement-without-its-one", "pairs.hpp",
+     "V::add(V::sub(mask, m), V::load(f.n + (f.digits + k) * L))", "V::sub(mask, m)"),
+    ("one-row-of-two", "pairs.hpp", "V::mac(d[i], d[i + 1], y[i], z);", ""),
+    ("the-last-carry-of-a-pair-lost", "pairs.hpp",
+     "V::store(s + K * L, V::add(V::load(s + K * L), other));", ""),
+    ("half-of-the-middle", "pairs.hpp", "  add_product<V>(a + K * L, b, K, s);\n", ""),
+    ("the-middle-of-a-square-once", "pairs.hpp", "  add_words<V>(s, s, 2 * K, 2 * K, s);\n", ""),
+    ("n-in-the-low-half-is-lost", "pairs.hpp",
+     "V::both(make_less(f, pair), V::all(1));", "V::both(make_less(f, pair), V::all(0));"),
+    ("the-high-half-is-not-canonical", "pairs.hpp", "  make_less(f, high);\n", ""),
     ("n-itself-is-canonical", "montgomery.hpp", "borrow = V::shift_right(x, 63);",
      "borrow = V::all(1);"),
     ("lanes-of-the-first-row", "batch.hpp", "rows + (i < count ? i : count - 1) * row",
@@ -202,13 +258,14 @@ import sys
 sys.path[:0] = [{tests!r}, {unit!r}]
 from pathlib import Path
 from conftest import load_native
-from test_cpu_native import Kernel, edges, moduli
+from test_cpu_native import Kernel, moduli
 module = load_native(Path({module!r}))
 for name in module.kernels():
-    for bits in (65, 112, 208, 1024, 2048, 4096, 6144):
+    for bits in (65, 112, 208, 1024, 2048, 3072, 4096, 6144):
         for n in moduli(bits):
-            values = edges(n)
-            Kernel(module, name, n).check(values, values[::-1])
+            Kernel(module, name, n).check_edges(few=8)
+            if bits <= 3072:
+                Kernel(module, name, n, squared=True).check_edges(few=29)
 print("right")
 """
 
@@ -259,6 +316,9 @@ def test_no_branch_and_no_address_depends_on_secrets(
     for bits in (512, 1024, 4096):  # both radices, with and without carries in between
         code, errors = secret_check(name, str(bits))
         assert code == 0, errors
+    for bits in (512, 2048):
+        code, errors = secret_check(name, str(bits), "squared")
+        assert code == 0, errors
 
 
 def test_a_branch_on_a_secret_is_noticed(secret_check: Callable[..., tuple[int, str]]) -> None:
@@ -299,6 +359,7 @@ for name in module.kernels():
     for bits in (65, 512, 1025, 2048, 6144):
         backend = NativeBackend(name, workers=2, native=module)
         n = rng.getrandbits(bits) | 1 << (bits - 1) | 1
+        n = n if bits % 2 else (rng.getrandbits(bits // 2) | 1 << (bits // 2 - 1) | 1) ** 2
         modulus = backend.register(n)
         xs = [rng.randrange(n) for _ in range(19)]
         def up(values):
@@ -374,7 +435,7 @@ def test_unknown_kernels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_moduli_too_large_for_the_kernels_are_those_of_gmpy2() -> None:
     backend = open_cpu(workers=1, kernel=available_kernels()[0])
-    n = (1 << 8192) - 1
+    n = (1 << 16384) - 1
     modulus = backend.register(n)
     a = backend.upload(modulus, to_limbs([mpz(n - 2)], modulus.limbs))
     assert isinstance(a, CpuArray)
@@ -420,6 +481,9 @@ def test_the_module_checks_shapes() -> None:
         ),
         lambda: field.product(rows, np.array([0]), np.array([0, 1, 1, 1]), order, 2, False, out),
         lambda: field.product(rows, np.array([0]), np.array([0, 1, 1, 1]), order, 0, True, out),
+        lambda: field.comb(rows, np.zeros((3, 1), np.uint64), 2, 2, out),
+        lambda: field.comb(rows[:2], np.zeros((2, 1), np.uint64), 1, 1, out),
+        lambda: field.comb(rows[:2], np.zeros((3, 1), np.uint64), 1, 0, out),
         lambda: field.powers(rows, 1, out),
         lambda: field.powers(rows, 17, out),
     ]
@@ -430,16 +494,82 @@ def test_the_module_checks_shapes() -> None:
         field.multiply(rows.astype(np.float64), rows, out)
 
 
-def test_a_fork_has_threads_of_its_own() -> None:
-    backend = open_cpu(workers=2, kernel=available_kernels()[0])
-    modulus = backend.register(moduli(2048)[3])
-    a = backend.upload(modulus, to_limbs([mpz(3)] * 2000, modulus.limbs))
-    expected = backend.download(backend.mul(a, a))
-    assert isinstance(backend, NativeBackend)
-    assert backend._threads is not None
-    child = os.fork()
-    if not child:
-        right = np.array_equal(backend.download(backend.mul(a, a)), expected)
-        os._exit(0 if right else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    backend.close()
+def test_constants_must_be_of_one_kind() -> None:
+    one = np.ones((1, 1, 8), np.uint64)
+    inverse, pool = np.ones(1, np.uint64), native.Pool(1)
+    for constants in (
+        (one[0], one, one, inverse),
+        (np.ones((1, 3, 8), np.uint64),) * 3 + (inverse,),
+        (one, np.ones((1, 2, 8), np.uint64), one, inverse),
+        (one, one, np.ones((2, 1, 8), np.uint64), inverse),
+        (one, one, one, np.ones(2, np.uint64)),
+    ):
+        with pytest.raises(ValueError, match="constants"):
+            native.Field(available_kernels()[-2], 512, *constants, pool)
+
+
+# --- threads --------------------------------------------------------------------------------------
+
+
+def _workload(workers: int) -> Callable[[], bool]:
+    """Whether a batch that is worth several threads comes out right."""
+    backend = open_cpu(workers=workers, kernel=available_kernels()[0])
+    n = moduli(1024)[3]
+    modulus = backend.register(n**2)
+    xs = [mpz(3 + i) for i in range(501)]
+    a = backend.upload(modulus, to_limbs(xs, modulus.limbs))
+    exponents = to_limbs([mpz(i * i + 1) for i in range(501)], 1)
+    powers = [pow(int(x), i * i + 1, n**2) for i, x in enumerate(xs)]
+    fixed = [pow(3, i * i + 1, n**2) for i in range(501)]
+
+    def right() -> bool:
+        base = backend.take(a, np.zeros(1, np.int64))
+        got = from_limbs(backend.download(backend.pow(a, exponents, 20)))
+        return got == powers and fixed == from_limbs(
+            backend.download(backend.pow_fixed(base, exponents, 20))
+        )
+
+    return right
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_any_number_of_threads_gives_the_same(workers: int) -> None:
+    assert _workload(workers)()
+
+
+def test_callers_in_several_threads_do_not_disturb_each_other() -> None:
+    right = _workload(3)
+    with ThreadPoolExecutor(4) as callers:
+        assert all(callers.map(lambda _: right(), range(24)))
+
+
+def test_a_fork_amid_an_operation_has_threads_of_its_own() -> None:
+    right = _workload(2)
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            assert right()
+
+    with ThreadPoolExecutor(1) as other:
+        busy = other.submit(work)
+        children = []
+        for _ in range(5):
+            assert right()
+            child = os.fork()
+            if not child:
+                os._exit(0 if right() else 1)
+            children.append(child)
+        stop.set()
+        busy.result()
+    for child in children:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_pool_that_was_closed_works_alone() -> None:
+    pool = native.Pool(4)
+    pool.close()
+    pool.close()
+    kernel = Kernel(native, available_kernels()[0], moduli(1024)[3], pool=pool)
+    values = edges(kernel.n) * 100
+    kernel.check(values, values[::-1])

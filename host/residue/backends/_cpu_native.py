@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain
 from typing import Any
 
 import gmpy2
@@ -50,9 +49,6 @@ _FIELDS = 64  # moduli whose constants are kept
 _MAX_COMB_WINDOW = 11  # 12 costs as many cache misses as it saves products
 _TABLE_BYTES = 160 << 20  # of one comb table; of all together twice as many
 _BASES_PER_TABLE = 1024
-_LEAST_SHARE = 2e-4  # seconds; handing less to another thread costs more than it saves
-_PIECES = 8  # of a share, at most
-_LEAST_PIECE = 5e-5  # seconds
 
 
 def available_kernels() -> list[str]:
@@ -138,7 +134,7 @@ class NativeBackend(CpuBackend):
         self._lanes: int = self._native.lanes(kernel)
         self._fields: OrderedDict[int, Any] = OrderedDict()
         self._combs: OrderedDict[tuple[int, int, int], _Table] = OrderedDict()
-        self._threads: ThreadPoolExecutor | None = None
+        self._pool = self._native.Pool(self._workers)
 
     def describe(self) -> dict[str, str | int | float | bool]:
         """As `CpuBackend.describe`, and the kernel."""
@@ -225,10 +221,10 @@ class NativeBackend(CpuBackend):
         positions = -(-bits // window)
         with self._count("pow_fixed", modulus, n, n * (positions - 1)):
             table = self._comb(modulus, value, base.rows, bits, window)
-            digits = kernels.window_digits(exponents, positions, window)
-            index = (np.arange(positions, dtype=np.int64) << window) + digits
-            offsets = np.arange(n + 1, dtype=np.int64) * positions
-            return NativeArray(modulus, self._product(modulus, table.rows, index.ravel(), offsets))
+            out = np.empty((n, table.rows.shape[1]), np.uint64)
+            e = np.ascontiguousarray(exponents)
+            self._field(modulus).comb(table.rows, e, bits, window, out)
+            return NativeArray(modulus, out)
 
     def prod(self, a: ResidueArray, index: Index, offsets: Index) -> Any:
         """Gathered segmented product."""
@@ -249,21 +245,14 @@ class NativeBackend(CpuBackend):
         largest = max(moduli, key=lambda m: m.bits, default=None)
         if largest is None or not self._fits(largest):
             return super().pow_moduli(moduli, bases, exponents, bits)
-        n = len(moduli)
-        result = np.empty_like(bases)
-        window = _pow_window(bits)
-
-        def share(lo: int, hi: int) -> None:
-            field = self._new_field(moduli[lo:hi], largest.bits)
-            rows = np.empty((hi - lo, field.row), np.uint64)
-            field.enter(np.ascontiguousarray(bases[lo:hi]), rows)
-            e = exponents if len(exponents) == 1 else exponents[lo:hi]
-            field.power(rows, np.ascontiguousarray(e), bits, window, rows)
-            field.leave(rows, result[lo:hi])
-
-        products = _pow_products(bits, window)
-        with self._count("pow_moduli", largest, n, n * products):
-            self._share(n, products, largest, share)
+        n, window = len(moduli), _pow_window(bits)
+        with self._count("pow_moduli", largest, n, n * _pow_products(bits, window)):
+            field = self._new_field(moduli, largest.bits)
+            rows = np.empty((n, field.row), np.uint64)
+            field.enter(np.ascontiguousarray(bases), rows)
+            field.power(rows, np.ascontiguousarray(exponents), bits, window, rows)
+            result = np.empty_like(bases)
+            field.leave(rows, result)
         return result
 
     def multi_pow(self, a: ResidueArray, exponents: Index, bits: int) -> Any:
@@ -337,14 +326,9 @@ class NativeBackend(CpuBackend):
     def close(self) -> None:
         """End the threads; operations raise `BackendError` from now on."""
         super().close()
-        if self._threads is not None:
-            self._threads.shutdown()
+        self._pool.close()
 
     # --- private --------------------------------------------------------------------------------
-
-    def _forget(self) -> None:
-        super()._forget()
-        self._threads = None  # they are the parent's
 
     def _check_open(self) -> None:
         if self._closed:
@@ -372,32 +356,49 @@ class NativeBackend(CpuBackend):
             return field
 
     def _new_field(self, moduli: Sequence[Modulus], bits: int) -> Any:
-        digits, radix = self._native.layout(self._kernel, bits)
-        limbs = -(-bits // 64)
+        """Constants of moduli of at most `bits` bits; those of squares are of their roots."""
         values = [mpz(m.value) for m in moduli]
-        scale = mpz(1) << (radix * digits)
+        half = -(-bits // 2)
+        squared = self._native.layout(self._kernel, half, True)[0] > 0
+        squared = squared and all(map(gmpy2.is_square, values))
+        if squared:
+            bits, values = half, [gmpy2.isqrt(n) for n in values]
+        digits, radix = self._native.layout(self._kernel, bits, squared)
         word = mpz(1) << radix
-        ones = [scale % n for n in values]
+        if squared:  # pairs x_0 + x_1 n
+            r = word ** (digits // 2)
+            parts: list[tuple[mpz, ...]] = [(n, (1 - r) % n) for n in values]
+            one, scale = ([divmod(r**k % n**2, n)[::-1] for n in values] for k in (1, 3))
+        else:
+            r = word**digits
+            parts = [(n,) for n in values]
+            one, scale = ([(r**k % n,) for n in values] for k in (1, 2))
+
+        def pack(numbers: Sequence[tuple[mpz, ...]]) -> Limbs:
+            limbs = to_limbs(list(chain.from_iterable(numbers)), -(-bits // 64))
+            return limbs.reshape(len(values), -1, limbs.shape[1])
+
+        inverse = [int(word - gmpy2.invert(n, word)) for n in values]
         return self._native.Field(
             self._kernel,
             bits,
-            to_limbs(values, limbs),
-            to_limbs(ones, limbs),
-            to_limbs([r * r % n for r, n in zip(ones, values, strict=True)], limbs),
-            np.array([int(word - gmpy2.invert(n, word)) for n in values], np.uint64),
+            pack(parts),
+            pack(one),
+            pack(scale),
+            np.array(inverse, np.uint64),
+            self._pool,
         )
 
     def _enter(self, modulus: Modulus, limbs: Limbs) -> Rows:
         field = self._field(modulus)
         out = np.empty((len(limbs), field.row), np.uint64)
-        values = np.ascontiguousarray(limbs)
-        self._share(len(out), 2, modulus, lambda i, j: field.enter(values[i:j], out[i:j]))
+        field.enter(np.ascontiguousarray(limbs), out)
         return out
 
     def _leave(self, modulus: Modulus, rows: Rows) -> Limbs:
         field = self._field(modulus)
         out = np.empty((len(rows), modulus.limbs), np.uint64)
-        self._share(len(out), 1, modulus, lambda i, j: field.leave(rows[i:j], out[i:j]))
+        field.leave(np.ascontiguousarray(rows), out)
         return out
 
     def _multiply(self, modulus: Modulus, a: Rows, b: Rows) -> Rows:
@@ -405,13 +406,7 @@ class NativeBackend(CpuBackend):
         field = self._field(modulus)
         a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
         out = np.empty_like(b if len(a) == 1 else a)
-
-        def share(lo: int, hi: int) -> None:
-            x = a if len(a) == 1 else a[lo:hi]
-            y = b if len(b) == 1 else b[lo:hi]
-            field.multiply(x, y, out[lo:hi])
-
-        self._share(len(out), 1, modulus, share)
+        field.multiply(a, b, out)
         return out
 
     def _square(self, modulus: Modulus, a: Rows, times: int) -> Rows:
@@ -419,11 +414,7 @@ class NativeBackend(CpuBackend):
         field = self._field(modulus)
         a = np.ascontiguousarray(a)
         out = np.empty_like(a)
-
-        def share(lo: int, hi: int) -> None:
-            field.square(a[lo:hi], times, out[lo:hi])
-
-        self._share(len(out), times, modulus, share)
+        field.square(a, times, out)
         return out
 
     def _power(self, operation: str, a: NativeArray, exponents: Limbs, bits: int) -> NativeArray:
@@ -434,13 +425,8 @@ class NativeBackend(CpuBackend):
         products = _pow_products(bits, window)
         out = np.empty_like(rows)
         e = np.ascontiguousarray(exponents)
-
-        def share(lo: int, hi: int) -> None:
-            part = e if len(e) == 1 else e[lo:hi]
-            field.power(rows[lo:hi], part, bits, window, out[lo:hi])
-
         with self._count(operation, modulus, len(rows), len(rows) * products):
-            self._share(len(rows), products, modulus, share)
+            field.power(np.ascontiguousarray(rows), e, bits, window, out)
         return NativeArray(modulus, out)
 
     def _product(
@@ -470,12 +456,7 @@ class NativeBackend(CpuBackend):
         order = np.argsort(-lengths, kind="stable")
         index = np.ascontiguousarray(index, np.int64)
         offsets = np.ascontiguousarray(offsets, np.int64)
-        average = max(1, -(-total // max(1, len(lengths)))) * (1 + squarings + prefixes)
-
-        def share(lo: int, hi: int) -> None:
-            field.product(rows, index, offsets, order[lo:hi], squarings, prefixes, out)
-
-        self._share(len(lengths), average, modulus, share)
+        field.product(rows, index, offsets, order, squarings, prefixes, out)
         return out
 
     def _multi_pow(self, modulus: Modulus, bases: Rows, exponents: Any, bits: int) -> Rows:
@@ -523,11 +504,7 @@ class NativeBackend(CpuBackend):
         n, row = rows.shape
         rows = np.ascontiguousarray(rows)
         table = np.empty((n << window, row), np.uint64)
-
-        def share(lo: int, hi: int) -> None:
-            field.powers(rows[lo:hi], window, table[lo << window : hi << window])
-
-        self._share(n, 1 << window, modulus, share)
+        field.powers(rows, window, table)
         return table
 
     def _comb(self, modulus: Modulus, value: int, base: Rows, bits: int, window: int) -> _Table:
@@ -569,41 +546,6 @@ class NativeBackend(CpuBackend):
             inverses[even:] = result[even // 2 :]
             result = inverses
         return result
-
-    def _share(
-        self, n: int, products: int, modulus: Modulus, work: Callable[[int, int], None]
-    ) -> None:
-        """Call ``work(lo, hi)`` for parts of ``[0, n)``, each of `products` products a row.
-
-        Every thread takes the next part when it has done one, so that none waits for another
-        whose core is slower or was slow to wake.
-        """
-        groups = -(-n // self._lanes)
-        seconds = n * products * 6e-7 * (modulus.bits / 2048) ** 2
-        shares = min(self._workers, groups, int(seconds / _LEAST_SHARE))
-        if shares <= 1:
-            if n:
-                work(0, n)
-            return
-        pieces = min(groups, shares * _PIECES, int(seconds / _LEAST_PIECE))
-        cuts = [min(n, groups * i // pieces * self._lanes) for i in range(pieces + 1)]
-        left = iter(list(pairwise(cuts)))
-
-        def take() -> None:
-            for lo, hi in left:
-                work(lo, hi)
-
-        with self._lock:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(self._workers, "residue-cpu")
-        others = [self._threads.submit(take) for _ in range(shares - 1)]
-        try:
-            take()
-        finally:
-            started = [other for other in others if not other.cancel()]
-            wait(started)
-        for other in started:
-            other.result()
 
 
 def _pow_products(bits: int, window: int) -> int:

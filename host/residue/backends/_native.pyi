@@ -3,8 +3,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 def kernels() -> list[str]: ...
-def layout(kernel: str, bits: int) -> tuple[int, int]: ...
+def layout(kernel: str, bits: int, squared: bool = ...) -> tuple[int, int]: ...
 def lanes(kernel: str) -> int: ...
+
+class Pool:
+    def __init__(self, threads: int) -> None: ...
+    def close(self) -> None: ...
 
 class Field:
     def __init__(
@@ -13,8 +17,9 @@ class Field:
         bits: int,
         n: NDArray[Any],
         one: NDArray[Any],
-        square: NDArray[Any],
+        scale: NDArray[Any],
         inverse: NDArray[Any],
+        pool: Pool,
     ) -> None: ...
     @property
     def row(self) -> int: ...
@@ -26,6 +31,14 @@ class Field:
         self, a: NDArray[Any], exponents: NDArray[Any], bits: int, window: int, out: NDArray[Any]
     ) -> None: ...
     def powers(self, a: NDArray[Any], window: int, out: NDArray[Any]) -> None: ...
+    def comb(
+        self,
+        table: NDArray[Any],
+        exponents: NDArray[Any],
+        bits: int,
+        window: int,
+        out: NDArray[Any],
+    ) -> None: ...
     def product(
         self,
         a: NDArray[Any],

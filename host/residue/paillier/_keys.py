@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 import gmpy2
 from gmpy2 import mpz
 from numpy.typing import NDArray
 
 from residue._limbs import from_limbs, to_limbs
+from residue._overlap import both
 from residue.backends import get_backend
 from residue.backends._protocol import Backend, Limbs, Modulus, ResidueArray
 from residue.errors import (
@@ -39,6 +41,10 @@ MIN_KEY_BITS = 1024
 MAX_KEY_BITS = 8192
 _DEFAULT_SECURE_BITS = 2048
 _PRIME_ROUNDS = 25
+_LEAST_OVERLAP = 128  # numbers that are worth the start of a thread
+
+_A = TypeVar("_A")
+_B = TypeVar("_B")
 
 
 def keygen(
@@ -181,8 +187,13 @@ class PublicKey:
     def encrypt_encoded(self, x: Encoded, scheme: Scheme | None = None) -> CiphertextArray:
         """Encrypt numbers that are encoded already."""
         self._check_bound(x.bound)
-        randomness = self._randomness(x.mantissas.size, scheme)
-        residues = self.backend.mul(randomness, self.plain_residues(x.mantissas))
+        residues = self.backend.mul(
+            *_side_by_side(
+                x.mantissas.size,
+                lambda: self.plain_residues(x.mantissas),
+                lambda: self._randomness(x.mantissas.size, scheme),
+            )
+        )
         return CiphertextArray(
             self, residues, x.mantissas.shape, x.exponent, x.bound, Randomness(unused=True)
         )
@@ -364,8 +375,10 @@ class PrivateKey:
         p, q = self._halves
         results = []
         n, limit = mpz(self._public_key.n), self._public_key.max_mantissa
-        pairs = zip(p.plaintexts_var(values), q.plaintexts_var(values), strict=True)
-        for mp, mq in pairs:
+        halves = _side_by_side(
+            len(values), lambda: p.plaintexts_var(values), lambda: q.plaintexts_var(values)
+        )
+        for mp, mq in zip(*halves, strict=True):
             m = mq + q.prime * ((mp - mq) * self._q_inverse % p.prime)
             if m % p.prime != mp or m % q.prime != mq:
                 raise CorruptResult("a CRT recombination failed its check; nothing was released")
@@ -423,6 +436,11 @@ class PrivateKey:
 
     def __repr__(self) -> str:
         return f"PrivateKey({self._public_key!r})"
+
+
+def _side_by_side(count: int, here: Callable[[], _A], beside: Callable[[], _B]) -> tuple[_A, _B]:
+    """`both`, for numbers enough that a thread is worth its start."""
+    return both(here, beside) if count >= _LEAST_OVERLAP else (here(), beside())
 
 
 class _Half:

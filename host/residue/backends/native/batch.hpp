@@ -54,8 +54,9 @@ struct Batch {
 
   static void load_moduli(const Moduli& m, std::size_t first, Lanes<V>& f, Operand& scratch) {
     if (m.count == 1 && first != 0) return;
-    f.digits = m.digits;
+    f.digits = m.squared ? m.digits / 2 : m.digits;
     f.radix = m.radix;
+    f.squared = m.squared;
     scratch.load(m.n, m.count, m.row, first);
     std::memcpy(f.n, scratch.lanes, m.digits * L * sizeof(u64));
     for (std::size_t l = 0; l < L; ++l) {
@@ -71,6 +72,27 @@ struct Batch {
     scatter(lanes, m.digits, m.row, rows, count);
   }
 
+  static void times(const Lanes<V>& f, const u64* a, const u64* b, u64* out) {
+    f.squared ? multiply_pairs(f, a, b, out) : residue::multiply(f, a, b, out);
+  }
+
+  static void twice(const Lanes<V>& f, const u64* a, u64* out) {
+    f.squared ? square_pairs(f, a, out) : residue::square(f, a, out);
+  }
+
+  static void enter(const Moduli& m, Rows a, Rows scale, u64* out, std::size_t n) {
+    Lanes<V> f;
+    Operand x, y;
+    for (std::size_t i = 0; i < n; i += L) {
+      load_moduli(m, i, f, x);
+      x.load(a.digits, a.count, m.row, a.count == 1 ? 0 : i);
+      y.load(scale.digits, scale.count, m.row, i);
+      if (m.squared) split(f, x.lanes, x.lanes);
+      times(f, x.lanes, y.lanes, x.lanes);
+      store_rows(x.lanes, m, out, i, n);
+    }
+  }
+
   static void multiply(const Moduli& m, Rows a, Rows b, u64* out, std::size_t n) {
     Lanes<V> f;
     Operand x, y;
@@ -79,10 +101,10 @@ struct Batch {
       load_moduli(m, i, f, x);
       x.load(a.digits, a.count, m.row, a.count == 1 ? 0 : i);
       if (same) {
-        residue::square(f, x.lanes, x.lanes);
+        twice(f, x.lanes, x.lanes);
       } else {
         y.load(b.digits, b.count, m.row, i);
-        residue::multiply(f, x.lanes, y.lanes, x.lanes);
+        times(f, x.lanes, y.lanes, x.lanes);
       }
       store_rows(x.lanes, m, out, i, n);
     }
@@ -94,7 +116,7 @@ struct Batch {
     for (std::size_t i = 0; i < n; i += L) {
       load_moduli(m, i, f, x);
       x.load(a.digits, a.count, m.row, a.count == 1 ? 0 : i);
-      for (std::size_t time = 0; time < times; ++time) residue::square(f, x.lanes, x.lanes);
+      for (std::size_t time = 0; time < times; ++time) twice(f, x.lanes, x.lanes);
       store_rows(x.lanes, m, out, i, n);
     }
   }
@@ -105,7 +127,7 @@ struct Batch {
     for (std::size_t i = 0; i < n; i += L) {
       load_moduli(m, i, f, x);
       x.load(a.digits, a.count, m.row, a.count == 1 ? 0 : i);
-      residue::leave(f, x.lanes, x.lanes);
+      m.squared ? leave_pairs(f, x.lanes, x.lanes) : residue::leave(f, x.lanes, x.lanes);
       store_rows(x.lanes, m, out, i, n);
     }
   }
@@ -118,6 +140,9 @@ struct Batch {
     if (shift != 0 && limb + 1 < e.width) bits |= limbs[limb + 1] << (64 - shift);
     return bits & ((u64{1} << window) - 1);
   }
+
+  // Digits of an entry of a table that `select` reads, kTile at a time.
+  static std::size_t in_tiles(std::size_t digits) { return (digits + kTile - 1) / kTile * kTile; }
 
   // out = the entry of the table that each lane's exponent names; all entries are read.
   static void select(const u64* table, const Moduli& m, const Exponents& e, std::size_t first,
@@ -135,7 +160,7 @@ struct Batch {
       for (std::size_t i = 0; i < kTile; ++i) x[i] = V::all(0);
       for (std::size_t entry = 0; entry < entries; ++entry) {
         const Word mask = V::load(masks + entry * L);
-        const u64* from = table + (entry * m.digits + k) * L;
+        const u64* from = table + (entry * in_tiles(m.digits) + k) * L;
         for (std::size_t i = 0; i < kTile; ++i) {
           x[i] = V::either(x[i], V::both(V::load(from + i * L), mask));
         }
@@ -147,7 +172,7 @@ struct Batch {
 
   static bool power(const Moduli& m, Rows a, Exponents e, unsigned window, u64* out,
                     std::size_t n) {
-    const std::size_t entry = m.digits * L, entries = std::size_t{1} << window;
+    const std::size_t entry = in_tiles(m.digits) * L, entries = std::size_t{1} << window;
     const std::size_t bytes = entries * entry * sizeof(u64);
     u64* table = static_cast<u64*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
     if (table == nullptr) return false;
@@ -161,9 +186,9 @@ struct Batch {
       std::memcpy(table + entry, y.lanes, entry * sizeof(u64));
       for (std::size_t d = 2; d < entries; ++d) {
         if (d % 2 == 0) {
-          residue::square(f, table + d / 2 * entry, table + d * entry);
+          twice(f, table + d / 2 * entry, table + d * entry);
         } else {
-          residue::multiply(f, table + (d - 1) * entry, table + entry, table + d * entry);
+          times(f, table + (d - 1) * entry, table + entry, table + d * entry);
         }
       }
       const std::size_t windows = (e.bits + window - 1) / window;
@@ -174,8 +199,8 @@ struct Batch {
           std::memcpy(x.lanes, y.lanes, entry * sizeof(u64));
           continue;
         }
-        for (unsigned s = 0; s < window; ++s) residue::square(f, x.lanes, x.lanes);
-        residue::multiply(f, x.lanes, y.lanes, x.lanes);
+        for (unsigned s = 0; s < window; ++s) twice(f, x.lanes, x.lanes);
+        times(f, x.lanes, y.lanes, x.lanes);
       }
       store_rows(x.lanes, m, out, i, n);
     }
@@ -209,9 +234,9 @@ struct Batch {
           Pointers half;
           for (std::size_t l = 0; l < L; ++l) half[l] = entry(l, d / 2);
           gather(half, m.row, x.lanes);
-          residue::square(f, x.lanes, x.lanes);
+          twice(f, x.lanes, x.lanes);
         } else {
-          residue::multiply(f, x.lanes, base.lanes, x.lanes);
+          times(f, x.lanes, base.lanes, x.lanes);
         }
         store(x, d);
       }
@@ -223,40 +248,46 @@ struct Batch {
     Operand x, y, prefix;
     load_moduli(m, 0, f, x);
     for (std::size_t i = s.begin; i < s.end; i += L) {
-      std::int64_t at[L], end[L], longest = 0;
+      std::int64_t at[L], end[L], segments[L], longest = 0;
       u64* results[L];
       std::size_t count = 0;
       for (std::size_t l = 0; l < L; ++l) {
-        at[l] = end[l] = 0;
+        at[l] = end[l] = segments[l] = 0;
         if (i + l >= s.end) continue;
-        const std::int64_t segment = s.order[i + l];
-        at[l] = s.offsets[segment];
-        end[l] = s.offsets[segment + 1];
+        const std::int64_t segment = segments[l] = s.order == nullptr ? i + l : s.order[i + l];
+        at[l] = s.exponents ? 0 : s.offsets[segment];
+        end[l] = s.exponents ? s.offsets[1] : s.offsets[segment + 1];
         if (end[l] - at[l] > longest) longest = end[l] - at[l];
         results[count++] = out + static_cast<std::size_t>(segment) * m.row;
       }
+      const auto factor = [&](std::size_t l) {
+        if (at[l] >= end[l]) return m.one;
+        const auto k = static_cast<std::size_t>(at[l]);
+        if (s.exponents == nullptr) return a + static_cast<std::size_t>(s.index[k]) * m.row;
+        const auto segment = static_cast<std::size_t>(segments[l]);
+        const u64 digit = window_of(*s.exponents, segment, k * s.window, s.window);
+        return a + ((k << s.window) + digit) * m.row;
+      };
       Pointers rows;
-      const auto advance = [&] {
+      for (std::size_t l = 0; l < L; ++l) rows[l] = factor(l);
+      const auto advance = [&](Operand& to) {  // and fetch what comes next
+        gather(rows, m.row, to.lanes);
         for (std::size_t l = 0; l < L; ++l) {
-          rows[l] = at[l] < end[l] ? a + static_cast<std::size_t>(s.index[at[l]]) * m.row : m.one;
           ++at[l];
-          if (at[l] >= end[l]) continue;
-          const u64* next = a + static_cast<std::size_t>(s.index[at[l]]) * m.row;
-          for (std::size_t k = 0; k < m.row; k += 8) __builtin_prefetch(next + k);
+          rows[l] = factor(l);
+          for (std::size_t k = 0; k < m.row; k += 8) __builtin_prefetch(rows[l] + k);
         }
       };
-      advance();
-      gather(rows, m.row, x.lanes);
+      advance(x);
       if (s.prefixes) std::memcpy(prefix.lanes, x.lanes, m.digits * L * sizeof(u64));
       for (std::int64_t step = 1; step < longest; ++step) {
-        advance();
-        gather(rows, m.row, y.lanes);
-        for (std::size_t time = 0; time < s.squarings; ++time) residue::square(f, x.lanes, x.lanes);
+        advance(y);
+        for (std::size_t time = 0; time < s.squarings; ++time) twice(f, x.lanes, x.lanes);
         if (s.prefixes) {
-          residue::multiply(f, prefix.lanes, y.lanes, prefix.lanes);
-          residue::multiply(f, x.lanes, prefix.lanes, x.lanes);
+          times(f, prefix.lanes, y.lanes, prefix.lanes);
+          times(f, x.lanes, prefix.lanes, x.lanes);
         } else {
-          residue::multiply(f, x.lanes, y.lanes, x.lanes);
+          times(f, x.lanes, y.lanes, x.lanes);
         }
       }
       scatter(x.lanes, m.digits, m.row, results, count);
@@ -272,7 +303,8 @@ struct Batch {
   }
 
   static constexpr Kernel kernel(const char* name, bool (*available)()) {
-    return {name, available, &layout<V>, L, &multiply, &square, &leave, &power, &powers, &product};
+    return {name,   available, &layout<V>, L,       &multiply, &square,
+            &enter, &leave,    &power,     &powers, &product};
   }
 };
 

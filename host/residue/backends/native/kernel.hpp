@@ -2,18 +2,20 @@
 
 #pragma once
 
-#include "montgomery.hpp"
+#include "pairs.hpp"
 
 namespace residue {
 
-// Moduli in rows of digits: one for all residues (`count` 1), or one for each.
+// Moduli in rows of digits: one for all residues (`count` 1), or one for each. `squared` ones are
+// given by their roots n, and their residues are pairs.
 struct Moduli {
-  std::size_t digits, row;
+  std::size_t digits, row;  // of a residue
   unsigned radix;
+  bool squared;
   std::size_t count;
-  const u64* n;        // (count, row)
+  const u64* n;        // (count, row); squared: a pair of n and (1 - R) mod n
   const u64* inverse;  // (count), -1 / n modulo 2**radix
-  const u64* one;      // (count, row), R modulo n
+  const u64* one;      // (count, row), R modulo the modulus
 };
 
 // Residues in rows of digits, `count` of them or one for all.
@@ -32,6 +34,8 @@ struct Exponents {
 // Segments of one length can be more: with `squarings`, what is there of a product is squared so
 // many times before each further factor (Horner's rule); with `prefixes`, the result is the product
 // of the products of all prefixes, which is that of the i-th last factor to the power i (buckets).
+// With exponents there is no index but the digits of theirs, of `window` bits: segment s is the
+// product of rows (i << window) + (digit i of exponent s), i in [0, offsets[1]) (a comb).
 struct Segments {
   const std::int64_t* index;
   const std::int64_t* offsets;
@@ -39,6 +43,8 @@ struct Segments {
   std::size_t begin, end;  // of `order`
   std::size_t squarings;
   bool prefixes;
+  const Exponents* exponents;
+  unsigned window;
 };
 
 // Every function but `product` takes time and addresses that depend on sizes alone; those of
@@ -46,13 +52,16 @@ struct Segments {
 struct Kernel {
   const char* name;
   bool (*available)();
-  Layout (*layout)(std::size_t bits);
+  Layout (*layout)(std::size_t bits, bool squared);
   std::size_t lanes;
   // out[i] = a[i] b[i] / R
   void (*multiply)(const Moduli&, Rows a, Rows b, u64* out, std::size_t n);
   // out[i] = a[i] ** (2 ** times)
   void (*square)(const Moduli&, Rows a, std::size_t times, u64* out, std::size_t n);
-  // out[i] = a[i] / R, below n
+  // out[i] = the residue of a[i], which is a plain number below the modulus, times scale[i] / R; a
+  // pair is divided by R once more
+  void (*enter)(const Moduli&, Rows a, Rows scale, u64* out, std::size_t n);
+  // out[i] = a[i] / R, below the modulus, a plain number
   void (*leave)(const Moduli&, Rows a, u64* out, std::size_t n);
   // out[i] = a[i] ** exponents[i], by windows; false if there is no memory.
   bool (*power)(const Moduli&, Rows a, Exponents, unsigned window, u64* out, std::size_t n);

@@ -14,7 +14,7 @@ namespace residue {
 #if defined(RESIDUE_AVX2)
 const Kernel kAvx2 = Batch<Avx2>::kernel("avx2", [] { return RESIDUE_AVX2 != 0; });
 #else
-const Kernel kAvx2{"avx2", [] { return false; }, {}, {}, {}, {}, {}, {}, {}, {}};
+const Kernel kAvx2{"avx2", [] { return false; }, {}, {}, {}, {}, {}, {}, {}, {}, {}};
 #endif
 
 }  // namespace residue

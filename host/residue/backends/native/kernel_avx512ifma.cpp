@@ -16,7 +16,7 @@ namespace residue {
 const Kernel kAvx512Ifma =
     Batch<Avx512Ifma>::kernel("avx512ifma", [] { return RESIDUE_AVX512IFMA != 0; });
 #else
-const Kernel kAvx512Ifma{"avx512ifma", [] { return false; }, {}, {}, {}, {}, {}, {}, {}, {}};
+const Kernel kAvx512Ifma{"avx512ifma", [] { return false; }, {}, {}, {}, {}, {}, {}, {}, {}, {}};
 #endif
 
 }  // namespace residue

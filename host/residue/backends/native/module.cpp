@@ -1,19 +1,24 @@
 // The kernels as a Python module: residues are rows of digits in NumPy arrays.
 //
 // Shapes are checked here, so that no caller can make a kernel leave its arrays; what an index may
-// be is checked by `product` too. Operations release the interpreter lock.
+// be is checked by `product` too. Operations release the interpreter lock and share their rows among
+// the threads of a pool, in pieces of whole vectors.
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "kernel.hpp"
+#include "pool.hpp"
 
 #ifndef RESIDUE_MODULE
 #define RESIDUE_MODULE _native
@@ -60,31 +65,39 @@ void repack(const u64* from, std::size_t from_words, unsigned from_bits, u64* to
 // Moduli of one layout and the residues modulo them.
 class Field {
  public:
-  // n, one = R mod n and square = R R mod n: (count, limbs); inverse = -1 / n mod 2**radix.
+  // Constants: (count, parts, limbs). Of moduli n, with one part: n, one = R mod n and
+  // scale = R R mod n. Of moduli n n, with two parts, pairs of numbers below n or n itself:
+  // n = (n, (1 - R) mod n), one = R mod n n and scale = R R R mod n n as x_0 + x_1 n.
+  // inverse = -1 / n mod 2**radix: (count). bits: of n.
   Field(const std::string& kernel, std::size_t bits, const Array& n, const Array& one,
-        const Array& square, const Array& inverse)
-      : kernel_(find(kernel)), layout_(kernel_.layout(bits)) {
-    require(layout_.digits != 0, "no layout for moduli of so many bits");
-    require(n.ndim() == 2 && one.ndim() == 2 && square.ndim() == 2 && inverse.ndim() == 1,
-            "constants of a field have two dimensions, inverses one");
+        const Array& scale, const Array& inverse, std::shared_ptr<Pool> pool)
+      : kernel_(find(kernel)), pool_(std::move(pool)) {
+    require(n.ndim() == 3 && one.ndim() == 3 && scale.ndim() == 3 && inverse.ndim() == 1,
+            "constants of a field have three dimensions, inverses one");
     count_ = extent(n, 0);
-    require(count_ != 0 && extent(one, 0) == count_ && extent(square, 0) == count_ &&
-                extent(inverse, 0) == count_,
-            "as many constants as moduli");
+    parts_ = extent(n, 1);
+    require(parts_ == 1 || parts_ == 2, "constants have one part or two");
+    require(count_ != 0 && extent(inverse, 0) == count_, "as many constants as moduli");
+    for (const Array* constant : {&one, &scale}) {
+      require(extent(*constant, 0) == count_ && extent(*constant, 1) == parts_,
+              "as many constants as moduli");
+    }
+    layout_ = kernel_.layout(bits, parts_ == 2);
+    require(layout_.digits != 0, "no layout for moduli of so many bits");
     n_ = pack(n);
     one_ = pack(one);
-    square_ = pack(square);
+    scale_ = pack(scale);
     inverse_.assign(inverse.data(), inverse.data() + count_);
   }
   Field(const Field&) = delete;
   Field& operator=(const Field&) = delete;
   ~Field() {
-    for (auto* words : {&n_, &one_, &square_, &inverse_}) erase(*words);
+    for (auto* words : {&n_, &one_, &scale_, &inverse_}) erase(*words);
   }
 
   std::size_t row() const { return layout_.row; }
 
-  // (n, limbs) residues below n to (n, row).
+  // (n, limbs) residues below the modulus to (n, row).
   void enter(const Array& limbs, Array& out) const {
     const std::size_t rows = rows_of(out);
     require(limbs.ndim() == 2 && extent(limbs, 0) == rows, "as many results as operands");
@@ -92,15 +105,19 @@ class Field {
     const u64* from = limbs.data();
     const std::size_t width = extent(limbs, 1);
     const py::gil_scoped_release unlocked;
-    for (std::size_t i = 0; i < rows; ++i) {
-      repack(from + i * width, width, kLimb, to + i * layout_.row, layout_.digits, layout_.radix);
-      std::memset(to + i * layout_.row + layout_.digits, 0,
-                  (layout_.row - layout_.digits) * sizeof(u64));
-    }
-    kernel_.multiply(moduli(), {to, rows}, {square_.data(), count_}, to, rows);
+    share(rows, 2, [&](std::size_t lo, std::size_t hi) {
+      for (std::size_t i = lo; i < hi; ++i) {
+        u64* row = to + i * layout_.row;
+        repack(from + i * width, width, kLimb, row, layout_.digits, layout_.radix);
+        std::memset(row + layout_.digits, 0, (layout_.row - layout_.digits) * sizeof(u64));
+      }
+      u64* part = to + lo * layout_.row;
+      kernel_.enter(moduli(lo), {part, hi - lo}, part_of({scale_.data(), count_}, lo), part,
+                    hi - lo);
+    });
   }
 
-  // (n, row) to (n, limbs) residues below n.
+  // (n, row) to (n, limbs) residues below the modulus.
   void leave(const Array& a, Array& limbs) const {
     const std::size_t rows = rows_of(a);
     require(limbs.ndim() == 2 && extent(limbs, 0) == rows, "as many results as operands");
@@ -109,11 +126,14 @@ class Field {
     const std::size_t width = extent(limbs, 1);
     const py::gil_scoped_release unlocked;
     std::vector<u64> digits(rows * layout_.row);
-    kernel_.leave(moduli(), {from, rows}, digits.data(), rows);
-    for (std::size_t i = 0; i < rows; ++i) {
-      repack(digits.data() + i * layout_.row, layout_.digits, layout_.radix, to + i * width, width,
-             kLimb);
-    }
+    share(rows, 1, [&](std::size_t lo, std::size_t hi) {
+      u64* part = digits.data() + lo * layout_.row;
+      kernel_.leave(moduli(lo), part_of({from, rows}, lo), part, hi - lo);
+      for (std::size_t i = lo; i < hi; ++i) {
+        repack(digits.data() + i * layout_.row, layout_.digits, layout_.radix, to + i * width,
+               width, kLimb);
+      }
+    });
     erase(digits);
   }
 
@@ -122,7 +142,9 @@ class Field {
     const Rows x = operand(a, rows), y = operand(b, rows);
     u64* to = out.mutable_data();
     const py::gil_scoped_release unlocked;
-    kernel_.multiply(moduli(), x, y, to, rows);
+    share(rows, 1, [&](std::size_t lo, std::size_t hi) {
+      kernel_.multiply(moduli(lo), part_of(x, lo), part_of(y, lo), to + lo * layout_.row, hi - lo);
+    });
   }
 
   void square(const Array& a, std::size_t times, Array& out) const {
@@ -130,7 +152,9 @@ class Field {
     const Rows x = operand(a, rows);
     u64* to = out.mutable_data();
     const py::gil_scoped_release unlocked;
-    kernel_.square(moduli(), x, times, to, rows);
+    share(rows, times, [&](std::size_t lo, std::size_t hi) {
+      kernel_.square(moduli(lo), part_of(x, lo), times, to + lo * layout_.row, hi - lo);
+    });
   }
 
   void power(const Array& a, const Array& exponents, std::size_t bits, unsigned window,
@@ -142,10 +166,17 @@ class Field {
     require(e.count == 1 || e.count == rows, "an exponent for each residue, or one");
     require(window >= 1 && window <= kMaxWindow, "a window of 1 to 6 bits");
     u64* to = out.mutable_data();
-    bool done;
+    std::atomic<bool> done = true;
     {
       const py::gil_scoped_release unlocked;
-      done = kernel_.power(moduli(), x, e, window, to, rows);
+      share(rows, bits + bits / window, [&](std::size_t lo, std::size_t hi) {
+        const Exponents part{e.count == 1 ? e.limbs : e.limbs + lo * e.width,
+                             e.count == 1 ? 1 : e.count - lo, e.width, bits};
+        if (!kernel_.power(moduli(lo), part_of(x, lo), part, window, to + lo * layout_.row,
+                           hi - lo)) {
+          done = false;
+        }
+      });
     }
     if (!done) throw std::bad_alloc();
   }
@@ -159,7 +190,10 @@ class Field {
     const u64* from = a.data();
     u64* to = out.mutable_data();
     const py::gil_scoped_release unlocked;
-    kernel_.powers(moduli(), {from, rows}, window, to, rows);
+    share(rows, std::size_t{1} << window, [&](std::size_t lo, std::size_t hi) {
+      kernel_.powers(moduli(lo), part_of({from, rows}, lo), window,
+                     to + (lo << window) * layout_.row, hi - lo);
+    });
   }
 
   // out[s] = the product of a[index[offsets[s]:offsets[s + 1]]] for s in order; with squarings and
@@ -172,12 +206,13 @@ class Field {
                 extent(offsets, 0) == segments + 1,
             "an offset for each segment and one more");
     const Segments s{index.data(), offsets.data(), order.data(), 0, extent(order, 0),
-                     squarings,    prefixes};
+                     squarings,    prefixes,       nullptr,      0};
     const std::size_t length = extent(index, 0);
     u64* to = out.mutable_data();
     const u64* from = a.data();
     const py::gil_scoped_release unlocked;
     bool inside = true;
+    std::size_t total = 0;
     const std::int64_t first = segments == 0 ? 0 : s.offsets[1] - s.offsets[0];
     for (std::size_t i = 0; inside && i < s.end; ++i) {
       const auto segment = static_cast<u64>(s.order[i]);
@@ -188,9 +223,29 @@ class Field {
       for (std::int64_t k = begin; inside && k < end; ++k) {
         inside = static_cast<u64>(s.index[k]) < rows;
       }
+      total += end > begin ? static_cast<std::size_t>(end - begin) : 0;
     }
     require(inside, "an index, an offset or a segment lies outside, or lengths differ");
-    kernel_.product(moduli(), from, s, to);
+    multiply_all(from, s, total / (s.end + 1) * (1 + squarings + prefixes) + 1, to);
+  }
+
+  // out[s] = the product of rows (i << window) + (digit i of exponent s) of the table, for digits
+  // of `window` bits.
+  void comb(const Array& table, const Array& exponents, std::size_t bits, unsigned window,
+            Array& out) const {
+    require(count_ == 1, "combs have one modulus");
+    require(window >= 1 && window <= kMaxTable, "a table of 1 to 16 bits");
+    const std::size_t segments = rows_of(out), positions = (bits + window - 1) / window;
+    require(rows_of(table) == positions << window, "a row of the table for each digit");
+    require(exponents.ndim() == 2 && extent(exponents, 0) == segments,
+            "an exponent for each result");
+    const Exponents e{exponents.data(), segments, extent(exponents, 1), bits};
+    const std::int64_t offsets[] = {0, static_cast<std::int64_t>(positions)};
+    const Segments s{nullptr, offsets, nullptr, 0, segments, 0, false, &e, window};
+    u64* to = out.mutable_data();
+    const u64* from = table.data();
+    const py::gil_scoped_release unlocked;
+    multiply_all(from, s, positions, to);
   }
 
   static const Kernel& find(const std::string& name) {
@@ -202,23 +257,66 @@ class Field {
 
  private:
   static constexpr unsigned kMaxWindow = 6, kMaxTable = 16;
+  static constexpr std::size_t kPieces = 8;           // of a thread, at most
+  static constexpr std::size_t kLeastPiece = 16'000;  // products of digits in a lane: some 5 us
 
   static void erase(std::vector<u64>& words) {
     std::memset(words.data(), 0, words.size() * sizeof(u64));
     __asm__ __volatile__("" : : "r"(words.data()) : "memory");
   }
 
-  Moduli moduli() const {
-    return {layout_.digits, layout_.row, layout_.radix, count_,
-            n_.data(),      inverse_.data(), one_.data()};
+  // Moduli of the rows from `first` on.
+  Moduli moduli(std::size_t first) const {
+    const std::size_t skip = count_ == 1 ? 0 : first;
+    return {layout_.digits,
+            layout_.row,
+            layout_.radix,
+            parts_ == 2,
+            count_ - skip,
+            n_.data() + skip * layout_.row,
+            inverse_.data() + skip,
+            one_.data() + skip * layout_.row};
+  }
+
+  // The rows from `first` on.
+  Rows part_of(Rows a, std::size_t first) const {
+    return a.count == 1 ? a : Rows{a.digits + first * layout_.row, a.count - first};
+  }
+
+  void multiply_all(const u64* a, const Segments& s, std::size_t products, u64* out) const {
+    share(s.end, products, [&](std::size_t lo, std::size_t hi) {
+      Segments part = s;
+      part.begin = lo;
+      part.end = hi;
+      kernel_.product(moduli(0), a, part, out);
+    });
+  }
+
+  // Calls work(lo, hi) for parts of [0, rows), of `products` products a row.
+  template <class F>
+  void share(std::size_t rows, std::size_t products, F work) const {
+    const std::size_t lanes = kernel_.lanes, groups = (rows + lanes - 1) / lanes;
+    const std::size_t cost = groups * products * layout_.digits * layout_.digits;
+    const std::size_t pieces =
+        std::min({groups, kPieces * pool_->threads(), cost / kLeastPiece});
+    if (pieces < 2) {
+      if (rows != 0) work(0, rows);
+      return;
+    }
+    pool_->run(pieces, [&](std::size_t piece) {
+      const auto cut = [&](std::size_t i) { return std::min(rows, groups * i / pieces * lanes); };
+      work(cut(piece), cut(piece + 1));
+    });
   }
 
   std::vector<u64> pack(const Array& limbs) const {
     std::vector<u64> result(count_ * layout_.row);
-    const std::size_t width = extent(limbs, 1);
+    const std::size_t width = extent(limbs, 2), digits = layout_.digits / parts_;
     for (std::size_t i = 0; i < count_; ++i) {
-      repack(limbs.data() + i * width, width, kLimb, result.data() + i * layout_.row,
-             layout_.digits, layout_.radix);
+      for (std::size_t part = 0; part < parts_; ++part) {
+        repack(limbs.data() + (i * parts_ + part) * width, width, kLimb,
+               result.data() + i * layout_.row + part * digits, digits, layout_.radix);
+      }
     }
     return result;
   }
@@ -237,9 +335,10 @@ class Field {
   }
 
   const Kernel& kernel_;
+  const std::shared_ptr<Pool> pool_;
   Layout layout_;
-  std::size_t count_;
-  std::vector<u64> n_, one_, square_, inverse_;
+  std::size_t count_, parts_;  // numbers of a residue
+  std::vector<u64> n_, one_, scale_, inverse_;
 };
 
 std::vector<std::string> kernels() {
@@ -250,8 +349,9 @@ std::vector<std::string> kernels() {
   return names;
 }
 
-std::tuple<std::size_t, unsigned> layout_of(const std::string& kernel, std::size_t bits) {
-  const Layout layout = Field::find(kernel).layout(bits);
+std::tuple<std::size_t, unsigned> layout_of(const std::string& kernel, std::size_t bits,
+                                            bool squared) {
+  const Layout layout = Field::find(kernel).layout(bits, squared);
   return {layout.digits, layout.radix};
 }
 
@@ -263,15 +363,22 @@ PYBIND11_MODULE(RESIDUE_MODULE, m) {
   m.doc() = "Montgomery arithmetic on rows of digits; see module.cpp.";
   m.def("kernels", &residue::kernels, "Kernels that this processor can run, the fastest first.");
   m.def("layout", &residue::layout_of, py::arg("kernel"), py::arg("bits"),
-        "(digits, radix) for moduli of so many bits; no digits if they are too large.");
+        py::arg("squared") = false,
+        "(digits, radix) of residues for moduli of so many bits, or for squares of such; no digits "
+        "if they are too large.");
   m.def("lanes", [](const std::string& name) { return Field::find(name).lanes; },
         py::arg("kernel"), "Residues that a kernel computes at a time.");
+  using residue::Pool;
+  py::class_<Pool, std::shared_ptr<Pool>>(m, "Pool", py::module_local(),
+                                           "Threads of a backend.")
+      .def(py::init<std::size_t>(), py::arg("threads"))
+      .def("close", &Pool::close, py::call_guard<py::gil_scoped_release>(), "End the threads.");
   py::class_<Field>(m, "Field")
       .def(py::init<const std::string&, std::size_t, const residue::Array&, const residue::Array&,
-                    const residue::Array&, const residue::Array&>(),
+                    const residue::Array&, const residue::Array&, std::shared_ptr<Pool>>(),
            py::arg("kernel"), py::arg("bits"), py::arg("n").noconvert(),
-           py::arg("one").noconvert(), py::arg("square").noconvert(),
-           py::arg("inverse").noconvert())
+           py::arg("one").noconvert(), py::arg("scale").noconvert(),
+           py::arg("inverse").noconvert(), py::arg("pool"))
       .def_property_readonly("row", &Field::row)
       .def("enter", &Field::enter, py::arg("limbs").noconvert(), py::arg("out").noconvert())
       .def("leave", &Field::leave, py::arg("a").noconvert(), py::arg("out").noconvert())
@@ -283,6 +390,8 @@ PYBIND11_MODULE(RESIDUE_MODULE, m) {
            py::arg("bits"), py::arg("window"), py::arg("out").noconvert())
       .def("powers", &Field::powers, py::arg("a").noconvert(), py::arg("window"),
            py::arg("out").noconvert())
+      .def("comb", &Field::comb, py::arg("table").noconvert(), py::arg("exponents").noconvert(),
+           py::arg("bits"), py::arg("window"), py::arg("out").noconvert())
       .def("product", &Field::product, py::arg("a").noconvert(), py::arg("index").noconvert(),
            py::arg("offsets").noconvert(), py::arg("order").noconvert(), py::arg("squarings"),
            py::arg("prefixes"), py::arg("out").noconvert());
