@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from bench.peers._client import PeerError, Worker
 from bench.peers._environments import python_of
-from bench.peers._operations import OPERATIONS, Inputs
+from bench.peers._operations import LONGER, OPERATIONS, Inputs
 
 __all__ = [
     "BEST",
@@ -60,6 +60,7 @@ class Spec:
         variant: what the adapter is told.
         environment: its requirements file, or None for this environment.
         cores: how many it may use.
+        longer: how many times as large its batches may be.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Spec:
     variant: str = ""
     environment: str | None = None
     cores: int = 1
+    longer: int = 1
 
 
 BEST = Spec("Residue", "residue_cpu")
@@ -74,6 +76,8 @@ BEST = Spec("Residue", "residue_cpu")
 LIBRARIES = (
     BEST,
     Spec("Residue, two cores", "residue_cpu", cores=2),
+    Spec("Residue, long batches", "residue_cpu", longer=LONGER),
+    Spec("Residue, two cores, long batches", "residue_cpu", cores=2, longer=LONGER),
     *(Spec(f"Residue, {kernel} kernel", "residue_cpu", kernel) for kernel in KERNELS),
     Spec("HEU ZPaillier", "heu_paillier", "ZPaillier", "heu"),
     Spec("HEU IPCL", "heu_paillier", "IPCL", "heu"),
@@ -262,7 +266,8 @@ def measure(
             done += 1
             for operation in OPERATIONS:
                 progress(f"{operation}, {bits} bits", done, total)
-                run.cells += _operation(settings, workers, keys, inputs, bits, operation)
+                largest = {spec.name: spec.longer * OPERATIONS[operation] for spec in libraries}
+                run.cells += _operation(settings, workers, keys, inputs, bits, operation, largest)
                 done += 1
     load = (*here.load, round(os.getloadavg()[0], 2))
     run.machine = Machine(**asdict(here) | {"load": load})
@@ -309,6 +314,7 @@ def _operation(
     inputs: Inputs,
     bits: int,
     operation: str,
+    largest: dict[str, int],
 ) -> list[Cell]:
     cells = []
     for name, worker in workers.items():
@@ -317,7 +323,7 @@ def _operation(
         cell = Cell(name, bits, operation, missing=keys[name])
         cells.append(cell)
         if cell.missing is None:
-            _try(cell, _calibrate, cell, worker, settings.turn_seconds)
+            _try(cell, _calibrate, cell, worker, settings.turn_seconds, largest[name])
     for index in range(settings.rounds):
         for cell in cells if index % 2 == 0 else reversed(cells):
             if cell.missing is None:
@@ -354,9 +360,8 @@ def _turn(cell: Cell, worker: _Worker, repeat: int) -> float:
     return seconds
 
 
-def _calibrate(cell: Cell, worker: _Worker, turn_seconds: float) -> None:
+def _calibrate(cell: Cell, worker: _Worker, turn_seconds: float, largest: int) -> None:
     """Grow the batch, then the number of batches, until a turn is long enough. Warms up, too."""
-    largest = OPERATIONS[cell.operation]
     cell.count = largest if cell.operation == "matmul" else _BATCH_STEP
     seconds = _turn(cell, worker, 1)
     while cell.count < largest and seconds < turn_seconds / 2:

@@ -10,6 +10,7 @@ __all__ = [
     "GMPY2_TARGETS",
     "HEU_TARGETS",
     "KERNEL_TARGET",
+    "LONGER",
     "OPERATIONS",
     "PHE_TARGETS",
     "Inputs",
@@ -26,6 +27,9 @@ OPERATIONS: dict[str, int] = {
 }
 """Operation -> largest batch. ``matmul`` counts the multiplications of 20 x 100 by 100 x 2 and is
 never divided. ``rsa`` is the private operation of a modulus of the key's size, by CRT."""
+
+LONGER = 16
+"""Long batches are so many times as large."""
 
 # Ratios to reach on a machine with AVX512-IFMA.
 HEU_TARGETS = {"encrypt": 4.0, "decrypt": 1.8, "add": 3.0, "ct_x_pt": 1.6, "matmul": 5.0}

@@ -16,6 +16,7 @@ from bench.peers._operations import (
     GMPY2_TARGETS,
     HEU_TARGETS,
     KERNEL_TARGET,
+    LONGER,
     OPERATIONS,
     PHE_TARGETS,
 )
@@ -104,6 +105,7 @@ def sections(run: Run) -> list[Section]:
     ours, gmpy2 = BEST.name, "Residue, gmpy2 kernel"
     ifma = "avx512ifma" in run.machine.flags
     every = dict.fromkeys(OPERATIONS, KERNEL_TARGET)
+    cores = dict.fromkeys(HEU_TARGETS, CORES_TARGET)
     found = [
         _section(
             "Residue against the faster of HEU's Paillier implementations",
@@ -123,7 +125,11 @@ def sections(run: Run) -> list[Section]:
         ),
         _section(
             "Two cores against one, wall time",
-            table.compare("Residue, two cores", (ours,), dict.fromkeys(HEU_TARGETS, CORES_TARGET)),
+            table.compare("Residue, two cores", (ours,), cores),
+        ),
+        _section(
+            f"Batches up to {LONGER} times as large: two cores against one, wall time",
+            table.compare("Residue, two cores, long batches", ("Residue, long batches",), cores),
         ),
         *(
             _section(f"Residue against {name}", table.compare(ours, (name,), {}))

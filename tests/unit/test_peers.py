@@ -318,6 +318,18 @@ def test_batches_grow_to_their_limit_and_then_repeat() -> None:
     assert (add.count, add.repeat) == (OPERATIONS["add"], round(0.1 / (1024 / 1e6)))
 
 
+def test_long_batches_are_so_many_times_as_large() -> None:
+    log: list[str] = []
+    run = measure(
+        SETTINGS,
+        lambda spec, cores: FakeWorker("a", log, 1e6),
+        command="test",
+        libraries=[Spec("a", "x", longer=3)],
+    )
+    add = next(cell for cell in run.cells if cell.operation == "add")
+    assert add.count == 3 * OPERATIONS["add"]
+
+
 def test_what_fails_says_why_and_the_rest_goes_on() -> None:
     log: list[str] = []
     wrong = FakeWorker("wrong", log)
@@ -652,6 +664,8 @@ def test_adapter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert adapter.operations
     for operation in adapter.operations:
         count = OPERATIONS[operation] if operation == "matmul" else 5
+        if name == "residue_cpu" and operation in ("matmul", "rsa"):
+            count = OPERATIONS[operation] * 2  # inputs repeat in long batches
         result = adapter.prepare(operation, count)()
         assert adapter.answers(operation, result, 5) == INPUTS.expected(operation, 5), operation
 

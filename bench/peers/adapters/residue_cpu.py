@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from itertools import cycle, islice
 from typing import Any
 
 import gmpy2
@@ -53,22 +54,22 @@ class Adapter:
     def prepare(self, operation: str, count: int) -> Callable[[], Any]:
         """A turn of the operation on `count` elements."""
         pk, sk, inputs = self._pk, self._sk, self._inputs
-        x = np.array(inputs["x"][:count])
+        x = np.resize(np.array(inputs["x"]), count)
         if operation in ("encrypt", "encrypt_classic"):
             scheme: Any = "classic" if operation == "encrypt_classic" else "djn"
             return lambda: _done(pk.encrypt(x, scheme=scheme))
         if operation == "rsa":
             return self._rsa(count)
         if operation == "matmul":
-            size = 20 * 100
-            matrix = self._few[np.arange(size) % inputs["distinct"]].reshape(20, 100)
+            size = count // 2  # each element meets two columns
+            matrix = self._few[np.arange(size) % inputs["distinct"]].reshape(-1, 100)
             weights = np.array(inputs["weights"])
             return lambda: _done(matrix @ weights)
         c = self._few[np.arange(count) % inputs["distinct"]]
         if operation == "decrypt":
             return lambda: sk.decrypt(c)
         if operation == "ct_x_pt":
-            factors = np.array(inputs["factors"][:count])
+            factors = np.resize(np.array(inputs["factors"]), count)
             return lambda: _done(c * factors)
         other = pk.encrypt(np.array(inputs["y"][: inputs["distinct"]]))
         d = other[np.arange(count) % inputs["distinct"]]
@@ -88,7 +89,8 @@ class Adapter:
         e = 65537
         p, q = (_rsa_prime(bits, e) for _ in range(2))
         n, inverse = p * q, gmpy2.invert(q, p)
-        ciphertexts = [gmpy2.powmod(m, e, n) for m in self._inputs["messages"][:count]]
+        messages = islice(cycle(self._inputs["messages"]), count)
+        ciphertexts = [gmpy2.powmod(m, e, n) for m in messages]
         limbs = -(-bits // 64)
         halves = [
             (
