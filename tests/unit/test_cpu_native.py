@@ -409,6 +409,15 @@ def test_address_and_undefined_behaviour_sanitizers(
     assert run.stdout == "clean\n", run.stderr
 
 
+@pytest.mark.full
+def test_thread_sanitizer(compiled: Callable[..., Path]) -> None:
+    """Workers start, join jobs, sleep and end, four callers at once."""
+    source = HERE.parent / "native" / "pool_check.cpp"
+    program = compiled("pool_check", "-O1", "-g", "-fsanitize=thread", extra=source)
+    run = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "0\n"), run.stderr
+
+
 # --- which kernel ---------------------------------------------------------------------------------
 
 
