@@ -347,7 +347,16 @@ def test_page_says_it_all_in_words(found: dict[str, Any]) -> None:
         assert price["source"] in read.text
         assert ("looked up " if price["retrieved"] else "") + price["date"] in read.text
     assert all(n["device"] in read.text for n in found["not_found"])
-    for word in ("unsourced", "not found", "not measured", "3.49", "Clustar", "FATE", "break-even", "at most"):
+    for word in (
+        "unsourced",
+        "not found",
+        "not measured",
+        "3.49",
+        "Clustar",
+        "FATE",
+        "break-even",
+        "at most",
+    ):
         assert word in read.text
 
 
