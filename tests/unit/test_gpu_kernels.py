@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 
 import gmpy2
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residue._limbs import from_limbs, to_limbs
-from residue.backends import Modulus, ResidueArray, _gpu_build
+from residue.backends import Modulus, ResidueArray, _gpu_build, _gpu_cache
 from residue.backends._gpu import GpuBackend
 from residue.backends._gpu_build import (
     GROUPS,
@@ -25,6 +26,7 @@ from residue.backends._gpu_build import (
     largest_bits,
     shape_for,
 )
+from residue.backends._gpu_cache import cache_folder, cached_kernels
 from residue.backends._gpu_plans import cut, square_cost
 from residue.errors import BackendError
 from residue_sim.gpu import FakeCupy, emulated_gpu, interpreted_gpu, kernels_alone
@@ -130,6 +132,99 @@ def test_without_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", refuse)
     with pytest.raises(BackendError, match=r"install residue\[gpu\]"):
         compile_kernels(Shape(4, 2), "sm_80")
+
+
+# --- kept machine code ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Shape, str]]:
+    """What was compiled, into a folder of this test's own."""
+    calls: list[tuple[Shape, str]] = []
+
+    def compile_for(shape: Shape, arch: str) -> bytes:
+        calls.append((shape, arch))
+        return f"{shape} {arch}".encode()
+
+    monkeypatch.setenv("RESIDUE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(_gpu_cache, "compile_kernels", compile_for)
+    return calls
+
+
+def _kept() -> list[Path]:
+    return sorted(cache_folder().glob("*"))
+
+
+def test_kernels_are_compiled_once(compiled: list[tuple[Shape, str]]) -> None:
+    first = cached_kernels(Shape(4, 2), "sm_80")
+    assert cached_kernels(Shape(4, 2), "sm_80") == first == b"Shape(threads=4, limbs=2) sm_80"
+    assert compiled == [(Shape(4, 2), "sm_80")]
+    (path,) = _kept()
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_other_kernels_are_other_files(
+    compiled: list[tuple[Shape, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By shape, architecture, source, options and compiler."""
+    cached_kernels(Shape(4, 2), "sm_80")
+    cached_kernels(Shape(4, 4), "sm_80")
+    cached_kernels(Shape(4, 2), "sm_90")
+    for name, value in (
+        ("kernel_source", lambda: "another"),
+        ("compiler_version", lambda: "12.10"),
+        ("compiler_options", lambda shape, arch: ["-G"]),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(_gpu_cache, name, value)
+            cached_kernels(Shape(4, 2), "sm_80")
+    assert len(compiled) == len(_kept()) == 6
+    cached_kernels(Shape(4, 2), "sm_80")
+    assert len(compiled) == 6
+
+
+@pytest.mark.parametrize("damage", ["short", "empty", "flipped", "another file", "no file"])
+def test_damaged_kernels_are_compiled_anew(compiled: list[tuple[Shape, str]], damage: str) -> None:
+    code = cached_kernels(Shape(4, 2), "sm_80")
+    (path,) = _kept()
+    good = path.read_bytes()
+    if damage == "no file":
+        path.unlink()
+        path.mkdir()  # what cannot be read or replaced is done without
+    else:
+        bad = {"short": good[:-1], "empty": b"", "another file": b"ELF"}
+        path.write_bytes(bad.get(damage, good[:-1] + bytes([good[-1] ^ 1])))
+    assert cached_kernels(Shape(4, 2), "sm_80") == code
+    assert len(compiled) == 2
+    assert _kept() == [path]  # nothing unfinished beside it
+    if damage != "no file":
+        assert path.read_bytes() == good
+
+
+def test_no_folder_to_keep_them(
+    compiled: list[tuple[Shape, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RESIDUE_CACHE", str(tmp_path / "file"))
+    assert cached_kernels(Shape(4, 2), "sm_80") == cached_kernels(Shape(4, 2), "sm_80")
+    assert len(compiled) == 2
+
+
+def test_where_they_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RESIDUE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/own")
+    assert cache_folder() == Path("/var/own/residue/gpu")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/x")
+    assert cache_folder() == Path("/home/x/.cache/residue/gpu")
+
+
+def test_real_kernels_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RESIDUE_CACHE", str(tmp_path))
+    code = cached_kernels(Shape(4, 2), "sm_80")
+    assert code[:4] == b"\x7fELF"
+    monkeypatch.setattr(_gpu_cache, "compile_kernels", None)
+    assert cached_kernels(Shape(4, 2), "sm_80") == code
 
 
 # --- products -------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from residue.backends._gpu_build import Shape, compile_kernels, kernel_names
+from residue.backends._gpu_build import Shape, kernel_names
+from residue.backends._gpu_cache import cached_kernels
 from residue.card._memory import DeviceMemoryError
 from residue.errors import BackendError, DeviceError
 
@@ -61,7 +62,7 @@ class GpuDevice:
     """
 
     def __init__(
-        self, cupy: Any, ordinal: int, compile_for: Callable[[Shape, str], bytes] = compile_kernels
+        self, cupy: Any, ordinal: int, compile_for: Callable[[Shape, str], bytes] = cached_kernels
     ) -> None:
         self._cupy = cupy
         self.ordinal = ordinal
