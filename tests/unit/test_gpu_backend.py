@@ -277,6 +277,34 @@ def test_streams_wait_for_each_other(order: str) -> None:
 
 
 @pytest.mark.usefixtures("small_pieces")
+def test_copies_run_beside_kernels() -> None:
+    """All pieces come in though no kernel runs, and two are on their way out at a time."""
+    cupy = FakeCupy(eager=(1,))
+    backend = emulated_gpu(cupy)
+    known = backend.register(P)
+    a = backend.upload(known, to_limbs([mpz(SECRET)] * 100, known.limbs))
+    landings = [m for m in cupy.memories if np.isin(m.words, SECRET_WORDS).sum() == 400]
+    assert not cupy.launches
+    assert landings  # the device's; of the host's, each piece has its own
+    backend.device._erase_staging()
+    staged = [m for m in cupy.memories if 0 < np.isin(m.words, SECRET_WORDS).sum() < 400]
+    assert not staged
+    a.wait()
+    assert {name for name, _ in cupy.launches} == {"enter"}
+
+    cupy = FakeCupy()
+    backend = emulated_gpu(cupy)
+    values = np.zeros((100, known.limbs), np.uint64)
+    block = backend._block(backend.register(P))
+    a = _up(backend, [3] * 100)
+    with backend.device.active(), backend.device.receiving(values) as receive:
+        backend._leave_to(receive, backend._shape(known), a.buffer, block, 0, 0, 22, known.limbs)
+        assert [name for name, _ in cupy.launches].count("leave") == 2
+        assert not values.any()
+    assert (values[:22, 0] == 3).all()
+
+
+@pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize(
     ("order", "old", "new"),
     [
@@ -285,8 +313,8 @@ def test_streams_wait_for_each_other(order: str) -> None:
         ("copies first", "self._copies.wait_event(self.record())", "pass"),
         ("late", "event.synchronize()\n            view", "view"),
         ("kernels first", "pinned, buffer, start, count))", "pinned, None, start, count))"),
-        ("late", "while self._staging and self._staging[0][0].done", "while self._staging"),
-        ("late", "self._staging.append((event, pinned, raw.nbytes))", "pass"),
+        ("late", "while staging and staging[0][0].done", "while staging"),
+        ("late", "self._staging[stream is self._copies].append((event, pinned, raw.nbytes))", "0"),
     ],
 )
 def test_streams_that_do_not_wait(

@@ -106,7 +106,8 @@ class GpuDevice:
                 self._copies = cupy.cuda.Stream(non_blocking=True)
         self._free: defaultdict[int, list[Any]] = defaultdict(list)
         self._landings: defaultdict[int, list[_Landing]] = defaultdict(list)
-        self._staging: deque[tuple[Any, Any, int]] = deque()  # event, memory, bytes in use
+        # Of uploads, on the kernels' stream and on that of copies: event, memory, bytes in use.
+        self._staging: tuple[deque[tuple[Any, Any, int]], ...] = (deque(), deque())
         self._kernels: dict[Shape, dict[str, Any]] = {}
 
     @contextmanager
@@ -230,8 +231,8 @@ class GpuDevice:
             ctypes.c_void_p(pinned.ptr), raw.nbytes, stream
         )
         event = self._record(stream)
-        self._staging.append((event, pinned, raw.nbytes))
-        if stream is not self._stream:
+        self._staging[stream is self._copies].append((event, pinned, raw.nbytes))
+        if stream is self._copies:
             self._stream.wait_event(event)
 
     def copy(self, target: Buffer, at: int, source: Buffer, start: int, size: int) -> None:
@@ -259,9 +260,10 @@ class GpuDevice:
 
     def _erase_staging(self) -> None:
         """Zero and give back the host memory of uploads that are done, from the oldest on."""
-        while self._staging and self._staging[0][0].done:
-            _, pinned, size = self._staging.popleft()
-            _host_view(pinned, size)[:] = 0
+        for staging in self._staging:
+            while staging and staging[0][0].done:
+                _, pinned, size = staging.popleft()
+                _host_view(pinned, size)[:] = 0
 
     def _release(self) -> None:
         for each in (*self._free.values(), *self._landings.values()):
