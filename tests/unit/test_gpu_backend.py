@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 from pathlib import Path
@@ -302,6 +303,31 @@ def test_copies_run_beside_kernels() -> None:
         assert [name for name, _ in cupy.launches].count("leave") == 2
         assert not values.any()
     assert (values[:22, 0] == 3).all()
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_results_that_nobody_takes_are_erased() -> None:
+    cupy = FakeCupy(eager=())
+    backend = emulated_gpu(cupy)
+    known = backend.register(P)
+    values = np.zeros((22, known.limbs), np.uint64)
+
+    held: list[Any] = []
+
+    def interrupted() -> None:
+        a = _up(backend, [SECRET] * 22)
+        shape, block = backend._shape(known), backend._block(known)
+        with backend.device.active(), backend.device.receiving(values) as receive:
+            backend._leave_to(receive, shape, a.buffer, block, 0, 0, 22, known.limbs)
+            held.extend(cupy.memories)  # pinned memory's next holder would see it
+            raise InterruptedError
+
+    with contextlib.suppress(InterruptedError):
+        interrupted()
+    gc.collect()
+    backend.clear_secrets()
+    assert not values.any()
+    assert not _shows_secrets(cupy)
 
 
 @pytest.mark.usefixtures("small_pieces")

@@ -324,7 +324,7 @@ def _check_squares(backend: GpuBackend, modulus: int, count: int) -> None:
 @pytest.mark.parametrize(
     "bits",
     [
-        pytest.param(bits, marks=[] if bits in (768, 1024, 1536) else pytest.mark.full)
+        pytest.param(bits, marks=[] if bits in (768, 1536) else pytest.mark.full)
         for bits in (768, *SHAPES)
     ],
 )
@@ -349,7 +349,7 @@ def test_squares_as_ptx(bits: int) -> None:
 @pytest.mark.parametrize(
     "shape",
     [
-        pytest.param(shape, marks=[] if shape.words < 40 else pytest.mark.full)
+        pytest.param(shape, marks=[] if shape.words <= 24 else pytest.mark.full)
         for shape in (Shape(4, 6), *SHAPES.values())
     ],
 )

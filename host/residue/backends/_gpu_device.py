@@ -216,8 +216,10 @@ class GpuDevice:
             while pending:
                 deliver()
         finally:
-            if pending:  # what failed: nothing may be written to memory that is given back
+            if pending:  # something failed: nothing may be written to memory that is given back
                 self._copies.synchronize()
+                for _, pinned, _, _, count in pending:
+                    _host_view(pinned, count * row)[:] = 0
 
     def _send(self, buffer: Buffer, at: int, values: NDArray[Any], stream: Any) -> None:
         """Copy through pinned memory on `stream`; kernels that are queued later wait for it."""
