@@ -2,7 +2,8 @@
 
 ``pytest bench/test_gpu.py -p no:cacheprovider --benchmark-only -s`` prints a line each. Skipped
 where no GPU is. What is compared with the limit are the products that the operation needs, at four
-32-bit multiply-adds for each pair of words (low and high halves, product and reduction); the limit
+32-bit multiply-adds for each pair of words (low and high halves, product and reduction), also where
+a squaring takes only three quarters of that, so that the fraction may pass 1; the limit
 is what NVIDIA's programming guide gives for integers, at the highest clock.
 """
 

@@ -11,10 +11,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from residue._files import write_file
 from residue.errors import EncodingError, InvalidCiphertext, ResidueError
 from residue.paillier import PrivateKey, Scheme, concatenate, load_public_key
 from residue.paillier._encoding import Encoded, encode
-from residue.paillier._keyfile import write_file
 
 __all__ = ["decrypt_file", "encrypt_file", "format_text", "read_numbers", "write_numbers"]
 

@@ -34,7 +34,7 @@ from residue.errors import BackendError
 from residue.owner import Owner, OwnerBackend
 from residue_sim.board import Board, InProcess
 from residue_sim.card_model import ModelBoard
-from residue_sim.gpu import emulated_gpu
+from residue_sim.gpu import FakeCupy, emulated_gpu
 from residue_sim.manifest import configurations
 
 
@@ -86,8 +86,11 @@ MAKERS: dict[str, Callable[[], Backend]] = {
     # The card itself, co-simulated.
     "board": lambda: CardBackend(InProcess(Board("small")), check_rate=0.0),
     # The GPU's kernels and all of its backend's Python, on the CPU; groups of 4 to 32 threads.
-    "gpu": emulated_gpu,
-    "gpus": lambda: GpusBackend([emulated_gpu(), emulated_gpu(threads=16)], least=2),
+    # Streams run as late as they may; those of copies, on the second of `gpus`, as early.
+    "gpu": lambda: emulated_gpu(FakeCupy(eager=())),
+    "gpus": lambda: GpusBackend(
+        [emulated_gpu(), emulated_gpu(FakeCupy(eager=(1,)), threads=16)], least=2
+    ),
     # A card's owner, large batches in slices; here a thread of this process.
     "owner": lambda: _Owned(_card("r21", check_rate=0.0)),
     "auto": lambda: AutoBackend(CpuBackend(workers=1), _card),

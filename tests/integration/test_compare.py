@@ -81,14 +81,16 @@ def test_figures_follow_from_rates_and_costs(found: dict[str, Any]) -> None:
     rate = cell["rate"]["value"]
     assert cell["workload"] == "encrypt-djn"
     assert cell["rate"]["x_cpu"] == pytest.approx(rate / cpu["rate"]["value"], rel=2e-3)
-    assert cell["per_watt"]["value"] == pytest.approx(rate / 225, rel=1e-3)
-    assert cell["per_price"]["value"] == pytest.approx(1000 * rate / 13000, rel=1e-3)
-    assert cell["per_cloud"] is None
+    assert cell["per_watt"]["value"] == pytest.approx(rate / 215, rel=1e-3)
+    assert cell["per_price"]["value"] == pytest.approx(1000 * rate / 14254, rel=1e-3)
+    assert cell["per_cloud"]["value"] == pytest.approx(3600 * rate / 1.65, rel=1e-3)
     watts = 280 * base["costs"]["power"]["value"] / 280
     assert cpu["per_watt"]["value"] == pytest.approx(cpu["rate"]["value"] / watts, rel=1e-3)
     assert "products x" in cell["rate"]["how"]
-    assert "225" in cell["per_watt"]["how"]
-    assert not device["costs"]["price"]["sourced"]
+    assert "215" in cell["per_watt"]["how"]
+    assert device["costs"]["price"]["sourced"]
+    kv260 = next(d for d in found["devices"] if d["id"] == "kv260")
+    assert kv260["figures"]["1024"]["best"]["encrypt"]["per_cloud"] is None  # nobody rents it
     # Both tables' figures of the CPU are its own: one time as fast as itself.
     for kind in ("same", "best"):
         ratios = [c["rate"]["x_cpu"] for c in base["figures"]["1024"][kind].values()]
@@ -341,7 +343,20 @@ def test_page_says_it_all_in_words(found: dict[str, Any]) -> None:
         assert device["name"] in read.text
     for published in found["published"] + found["claims"]:
         assert published["source"] in read.text
-    for word in ("unsourced", "not measured", "3.49", "Clustar", "FATE", "break-even", "at most"):
+    for price in found["prices"]:
+        assert price["source"] in read.text
+        assert ("looked up " if price["retrieved"] else "") + price["date"] in read.text
+    assert all(n["device"] in read.text for n in found["not_found"])
+    for word in (
+        "unsourced",
+        "not found",
+        "not measured",
+        "3.49",
+        "Clustar",
+        "FATE",
+        "break-even",
+        "at most",
+    ):
         assert word in read.text
 
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residue.backends._cpu import CpuArray, CpuBackend
-from residue.compare import WORKLOADS, _extensions, _job, _run
+from residue.compare import WORKLOADS, _extensions, _job, _report, _run
 from residue.compare import _figures as figures
 from residue.compare._measure import Measurement, Measurer, Plan
 from residue.compare._prices import UNITS, load
@@ -35,12 +35,29 @@ TOY = Plan(rounds=1, turn=0.0, most=200, seconds=1000)
 def test_every_quantity_has_a_source_and_a_date() -> None:
     prices = load()
     quantities = [q for device in prices.devices for q in device.quantities.values()]
-    assert len(quantities) > 20
+    assert len(quantities) > 30
     for q in quantities:
         # What is recalled is marked, and only that.
         assert ("recalled" in q.source) == (not q.sourced)
         assert not q.own
-    assert any(not q.sourced for q in quantities)
+    assert [q.low for q in quantities if not q.sourced] == [2111]  # the Xeon's price
+
+
+def test_boards_are_in_the_file() -> None:
+    """Each is listed, with what is known of it."""
+    boards = {path.name for path in (ROOT / "hw" / "boards").iterdir()} - {"virtual"}
+    assert boards <= {device.id for device in load().devices}
+
+
+def test_the_list_of_prices_shows_what_was_not_found() -> None:
+    """Each device has a source and a date for power, price and rent, or is said to have none."""
+    listed, missing = _report._price_list(load()), _report._not_found(load())
+    shown = {(row["device"], row["quantity"]) for row in listed}
+    shown |= {(row["device"], name) for row in missing for name in row["quantities"]}
+    assert shown >= {(d.name, q) for d in load().devices for q in _report.COST_OF.values()}
+    assert all(row["source"] and row["date"] for row in listed)
+    assert {"device": "Avnet Ultra96-V2", "quantities": ["power", "price", "cloud"]} in missing
+    assert any(row["retrieved"] for row in listed)
 
 
 def test_reference_set_reproduces_the_published_ratios() -> None:
@@ -136,6 +153,7 @@ DEVICE = f'[[device]]\nid = "x"\nname = "x"\n{POWER}\n'
         (DEVICE.replace('source = "s"', 'source = " "'), "source must be a text"),
         (DEVICE.replace("watts = 1", "watts = 1, cores = 0"), "cores must be a whole number"),
         (DEVICE.replace("watts = 1", "watts = 1, sourced = 1"), "sourced must be true or false"),
+        (DEVICE.replace("watts = 1", "watts = 1, retrieved = 1"), "retrieved must be true or"),
         (DEVICE.replace(POWER, "power = 9"), "expected { watts = "),
         (DEVICE.replace('name = "x"\n', 'name = "x"\nmatch = "x"\n'), "match must be a list"),
         ('[[published]]\ndevice = "x"\nkey_bits = 1024\n', "ops must name"),

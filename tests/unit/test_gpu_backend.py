@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,14 +14,26 @@ import pytest
 from gmpy2 import mpz
 
 from residue._limbs import from_limbs, to_limbs
-from residue.backends import DeviceFallbackWarning, Modulus, _registry, get_backend
+from residue.backends import (
+    DeviceFallbackWarning,
+    Modulus,
+    _gpu_device,
+    _registry,
+    get_backend,
+)
 from residue.backends._gpu import GpuBackend
 from residue.backends._gpu_device import GpuDevice, open_device
 from residue.backends._gpus import GpusBackend
 from residue.card._memory import DeviceMemoryError
 from residue.errors import BackendError, CorruptResult, DeviceError
 from residue.paillier import keygen
-from residue_sim.gpu import FakeCupy, emulated_gpu, emulated_kernels, kernels_alone
+from residue_sim.gpu import (
+    FakeCupy,
+    KernelFault,
+    emulated_gpu,
+    emulated_kernels,
+    kernels_alone,
+)
 
 P = (1 << 521) - 1
 SECRET_WORDS = [0x5EC2E701, 0x5EC2E702, 0x5EC2E703, 0x5EC2E704]
@@ -126,6 +141,7 @@ def test_cupy_has_what_is_used() -> None:
     used = ("copy_from_host_async", "copy_to_host_async", "copy_from_device_async", "memset_async")
     assert all(hasattr(cupy.cuda.MemoryPointer, name) for name in (*used, "ptr"))
     assert all(hasattr(cupy.cuda.Event, name) for name in ("record", "done", "synchronize"))
+    assert all(hasattr(cupy.cuda.Stream, name) for name in ("wait_event", "synchronize"))
     assert hasattr(cupy.RawModule(path="none"), "get_function")
     assert issubclass(cupy.cuda.runtime.CUDARuntimeError, RuntimeError)
     assert issubclass(cupy.cuda.driver.CUDADriverError, RuntimeError)
@@ -207,6 +223,142 @@ def test_no_memory() -> None:
     assert _down(backend, backend.mul(a, a)) == [25]
 
 
+# --- streams --------------------------------------------------------------------------------------
+
+ORDERS = {
+    "at once": (0, 1),
+    "late": (),
+    "kernels first": (0,),
+    "copies first": (1,),
+}
+
+
+def _in_pieces(backend: GpuBackend) -> None:
+    """What comes in and goes out in many pieces, memory being used again in between."""
+    xs = list(range(2, 90))
+    a = _up(backend, xs)
+    b = _up(backend, [x + 1 for x in xs])
+    c = backend.mul(a, b)
+    del a, b
+    d = _up(backend, [x + 2 for x in xs])  # into memory that `enter` may not have read yet
+    assert _down(backend, c) == [x * (x + 1) for x in xs]
+    assert _down(backend, backend.mul(c, d)) == [x * (x + 1) * (x + 2) for x in xs]
+    moduli = [Modulus(P - 2 * x) for x in xs]
+    bases = to_limbs([mpz(x) for x in xs], 9)
+    for e in (np.array([[9]], np.uint64), np.array([[x] for x in xs], np.uint64)):
+        powers = backend.pow_moduli(moduli, bases, e, 7)
+        each = [int(v) for v in e[:, 0]] * (len(xs) // len(e))
+        assert [int(v) for v in from_limbs(powers)] == [
+            pow(x, k, m.value) for x, k, m in zip(xs, each, moduli, strict=True)
+        ]
+    short = backend.multi_pow(c, np.ones((len(xs), 2), np.int64), 1)
+    product = 1
+    for x in xs:
+        product = product * x * (x + 1) % P
+    assert _down(backend, short) == [product, product]
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_gpu_device, "_PIECE_BYTES", 800)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("order", ORDERS)
+def test_streams_wait_for_each_other(order: str) -> None:
+    """Whichever stream runs first, and however late."""
+    cupy = FakeCupy(eager=ORDERS[order])
+    backend = emulated_gpu(cupy)
+    _in_pieces(backend)
+    assert [name for name, _ in cupy.launches].count("enter") > 20
+    secret = _up(backend, [SECRET] * 30)
+    del secret
+    backend.clear_secrets()
+    assert not _shows_secrets(cupy)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_copies_run_beside_kernels() -> None:
+    """All pieces come in though no kernel runs, and two are on their way out at a time."""
+    cupy = FakeCupy(eager=(1,))
+    backend = emulated_gpu(cupy)
+    known = backend.register(P)
+    a = backend.upload(known, to_limbs([mpz(SECRET)] * 100, known.limbs))
+    landings = [m for m in cupy.memories if np.isin(m.words, SECRET_WORDS).sum() == 400]
+    assert not cupy.launches
+    assert landings  # the device's; of the host's, each piece has its own
+    backend.device._erase_staging()
+    staged = [m for m in cupy.memories if 0 < np.isin(m.words, SECRET_WORDS).sum() < 400]
+    assert not staged
+    a.wait()
+    assert {name for name, _ in cupy.launches} == {"enter"}
+
+    cupy = FakeCupy()
+    backend = emulated_gpu(cupy)
+    values = np.zeros((100, known.limbs), np.uint64)
+    block = backend._block(backend.register(P))
+    a = _up(backend, [3] * 100)
+    with backend.device.active(), backend.device.receiving(values) as receive:
+        backend._leave_to(receive, backend._shape(known), a.buffer, block, 0, 0, 22, known.limbs)
+        assert [name for name, _ in cupy.launches].count("leave") == 2
+        assert not values.any()
+    assert (values[:22, 0] == 3).all()
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_results_that_nobody_takes_are_erased() -> None:
+    cupy = FakeCupy(eager=())
+    backend = emulated_gpu(cupy)
+    known = backend.register(P)
+    values = np.zeros((22, known.limbs), np.uint64)
+
+    held: list[Any] = []
+
+    def interrupted() -> None:
+        a = _up(backend, [SECRET] * 22)
+        shape, block = backend._shape(known), backend._block(known)
+        with backend.device.active(), backend.device.receiving(values) as receive:
+            backend._leave_to(receive, shape, a.buffer, block, 0, 0, 22, known.limbs)
+            held.extend(cupy.memories)  # pinned memory's next holder would see it
+            raise InterruptedError
+
+    with contextlib.suppress(InterruptedError):
+        interrupted()
+    gc.collect()
+    backend.clear_secrets()
+    assert not values.any()
+    assert not _shows_secrets(cupy)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize(
+    ("order", "old", "new"),
+    [
+        ("kernels first", "self._stream.wait_event(event)", "pass"),
+        ("copies first", "self._copies.wait_event(landing.read)", "pass"),
+        ("copies first", "self._copies.wait_event(self.record())", "pass"),
+        ("late", "event.synchronize()\n            view", "view"),
+        ("kernels first", "pinned, buffer, start, count))", "pinned, None, start, count))"),
+        ("late", "while staging and staging[0][0].done", "while staging"),
+        ("late", "self._staging[stream is self._copies].append((event, pinned, raw.nbytes))", "0"),
+    ],
+)
+def test_streams_that_do_not_wait(
+    monkeypatch: pytest.MonkeyPatch, order: str, old: str, new: str
+) -> None:
+    """Each thing that something waits for is needed."""
+    source = Path(_gpu_device.__file__).read_text(encoding="utf-8")
+    assert source.count(old) == 1
+    mutant: Any = ModuleType("mutant")
+    monkeypatch.setitem(sys.modules, "mutant", mutant)
+    exec(source.replace(old, new).replace("4 << 20", "800"), mutant.__dict__)
+    mutant.Buffer = _gpu_device.Buffer
+    cupy = FakeCupy(eager=ORDERS[order])
+    device = mutant.GpuDevice(cupy, 0, lambda shape, arch: emulated_kernels(shape))
+    with pytest.raises((AssertionError, KernelFault)):
+        _in_pieces(GpuBackend(device))
+
+
 # --- plans ----------------------------------------------------------------------------------------
 
 
@@ -266,18 +418,22 @@ def test_paillier() -> None:
 
 
 class _BrokenStream:
+    """CUDA reports what failed wherever it is asked next."""
+
     def __enter__(self) -> None: ...
 
     def __exit__(self, *error: object) -> None: ...
 
-    def synchronize(self) -> None:
+    def fail(self, *arguments: object) -> None:
         raise RuntimeError("cudaErrorLaunchFailure: unspecified launch failure")
+
+    synchronize = wait_event = add = fail
 
 
 def test_a_device_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = emulated_gpu()
     a = _up(backend, [3])
-    monkeypatch.setattr(backend.device, "_stream", _BrokenStream())
+    monkeypatch.setattr(backend.device, "_copies", _BrokenStream())
     with pytest.raises(DeviceError, match="GPU 0 cannot be used: cudaErrorLaunchFailure"):
         backend.download(a)
     assert backend.describe()["healthy"] is False
@@ -317,7 +473,7 @@ def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     modulus = auto.register(P)
     a = auto.upload(modulus, to_limbs([mpz(3)], modulus.limbs))
     a = auto.mul(a, a)
-    monkeypatch.setattr(device, "_stream", _BrokenStream())
+    monkeypatch.setattr(device, "_copies", _BrokenStream())
     with pytest.warns(DeviceFallbackWarning, match="cudaErrorLaunchFailure"):
         assert from_limbs(auto.download(a)) == [9]
     assert auto.describe()["active"] == "cpu"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 
 import gmpy2
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residue._limbs import from_limbs, to_limbs
-from residue.backends import Modulus, ResidueArray, _gpu_build
+from residue.backends import Modulus, ResidueArray, _gpu_build, _gpu_cache
 from residue.backends._gpu import GpuBackend
 from residue.backends._gpu_build import (
     GROUPS,
@@ -25,10 +26,11 @@ from residue.backends._gpu_build import (
     largest_bits,
     shape_for,
 )
-from residue.backends._gpu_plans import cut
+from residue.backends._gpu_cache import cache_folder, cached_kernels
+from residue.backends._gpu_plans import cut, square_cost
 from residue.errors import BackendError
 from residue_sim.gpu import FakeCupy, emulated_gpu, interpreted_gpu, kernels_alone
-from residue_sim.gpu.machine_code import product_loop
+from residue_sim.gpu.machine_code import executed, product_loop, square_multiplies
 
 SHAPES = {
     512: Shape(4, 4),
@@ -132,6 +134,99 @@ def test_without_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
         compile_kernels(Shape(4, 2), "sm_80")
 
 
+# --- kept machine code ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Shape, str]]:
+    """What was compiled, into a folder of this test's own."""
+    calls: list[tuple[Shape, str]] = []
+
+    def compile_for(shape: Shape, arch: str) -> bytes:
+        calls.append((shape, arch))
+        return f"{shape} {arch}".encode()
+
+    monkeypatch.setenv("RESIDUE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(_gpu_cache, "compile_kernels", compile_for)
+    return calls
+
+
+def _kept() -> list[Path]:
+    return sorted(cache_folder().glob("*"))
+
+
+def test_kernels_are_compiled_once(compiled: list[tuple[Shape, str]]) -> None:
+    first = cached_kernels(Shape(4, 2), "sm_80")
+    assert cached_kernels(Shape(4, 2), "sm_80") == first == b"Shape(threads=4, limbs=2) sm_80"
+    assert compiled == [(Shape(4, 2), "sm_80")]
+    (path,) = _kept()
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_other_kernels_are_other_files(
+    compiled: list[tuple[Shape, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By shape, architecture, source, options and compiler."""
+    cached_kernels(Shape(4, 2), "sm_80")
+    cached_kernels(Shape(4, 4), "sm_80")
+    cached_kernels(Shape(4, 2), "sm_90")
+    for name, value in (
+        ("kernel_source", lambda: "another"),
+        ("compiler_version", lambda: "12.10"),
+        ("compiler_options", lambda shape, arch: ["-G"]),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(_gpu_cache, name, value)
+            cached_kernels(Shape(4, 2), "sm_80")
+    assert len(compiled) == len(_kept()) == 6
+    cached_kernels(Shape(4, 2), "sm_80")
+    assert len(compiled) == 6
+
+
+@pytest.mark.parametrize("damage", ["short", "empty", "flipped", "another file", "no file"])
+def test_damaged_kernels_are_compiled_anew(compiled: list[tuple[Shape, str]], damage: str) -> None:
+    code = cached_kernels(Shape(4, 2), "sm_80")
+    (path,) = _kept()
+    good = path.read_bytes()
+    if damage == "no file":
+        path.unlink()
+        path.mkdir()  # what cannot be read or replaced is done without
+    else:
+        bad = {"short": good[:-1], "empty": b"", "another file": b"ELF"}
+        path.write_bytes(bad.get(damage, good[:-1] + bytes([good[-1] ^ 1])))
+    assert cached_kernels(Shape(4, 2), "sm_80") == code
+    assert len(compiled) == 2
+    assert _kept() == [path]  # nothing unfinished beside it
+    if damage != "no file":
+        assert path.read_bytes() == good
+
+
+def test_no_folder_to_keep_them(
+    compiled: list[tuple[Shape, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RESIDUE_CACHE", str(tmp_path / "file"))
+    assert cached_kernels(Shape(4, 2), "sm_80") == cached_kernels(Shape(4, 2), "sm_80")
+    assert len(compiled) == 2
+
+
+def test_where_they_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RESIDUE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/own")
+    assert cache_folder() == Path("/var/own/residue/gpu")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/x")
+    assert cache_folder() == Path("/home/x/.cache/residue/gpu")
+
+
+def test_real_kernels_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RESIDUE_CACHE", str(tmp_path))
+    code = cached_kernels(Shape(4, 2), "sm_80")
+    assert code[:4] == b"\x7fELF"
+    monkeypatch.setattr(_gpu_cache, "compile_kernels", None)
+    assert cached_kernels(Shape(4, 2), "sm_80") == code
+
+
 # --- products -------------------------------------------------------------------------------------
 
 
@@ -213,6 +308,68 @@ def test_products(data: st.DataObject) -> None:
     _check_products(emulated_gpu(), modulus, pairs)
 
 
+# --- squares --------------------------------------------------------------------------------------
+
+
+def _check_squares(backend: GpuBackend, modulus: int, count: int) -> None:
+    """Fourth powers, which take two squarings each."""
+    known = backend.register(modulus)
+    xs = [x for pair in _pairs(modulus, count) for x in pair]
+    a = backend.upload(known, to_limbs([mpz(x) for x in xs], known.limbs))
+    powers = backend.pow(a, np.array([[4]], np.uint64), 3)
+    got = [int(v) for v in from_limbs(backend.download(powers))]
+    assert got == [pow(x, 4, modulus) for x in xs]
+
+
+@pytest.mark.parametrize(
+    "bits",
+    [
+        pytest.param(bits, marks=[] if bits in (768, 1536) else pytest.mark.full)
+        for bits in (768, *SHAPES)
+    ],
+)
+def test_squares(bits: int) -> None:
+    """Of edges and of any numbers, by groups of each size, on the CPU."""
+    for modulus in _moduli(bits // 32):
+        _check_squares(emulated_gpu(), modulus, 100)
+
+
+@pytest.mark.parametrize(
+    "bits",
+    [
+        pytest.param(bits, marks=[] if bits == 768 else pytest.mark.full)
+        for bits in (768, 1024, 1536, 2048, 3072, 4096)
+    ],
+)
+def test_squares_as_ptx(bits: int) -> None:
+    """With several groups in a warp."""
+    _check_squares(interpreted_gpu(), _moduli(bits // 32)[0], 3)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(shape, marks=[] if shape.words <= 24 else pytest.mark.full)
+        for shape in (Shape(4, 6), *SHAPES.values())
+    ],
+)
+def test_squares_take_fewer_multiply_adds(shape: Shape) -> None:
+    """As many fewer as the plans count with, as PTX that was run."""
+    runs = executed(shape)
+    product, square = runs["mul"], runs["one_square"]
+    assert product.multiplies == 4 * shape.words * shape.limbs
+    assert square.multiplies == round(product.multiplies * square_cost(shape))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("arch", ARCHS)
+def test_halves_in_squares_are_one_instruction(arch: str) -> None:
+    """A turn's, those of the squares of blocks, and a step's for each limb; nearly all."""
+    limbs = SHAPES[2048].limbs
+    code = 2 * limbs**2 + limbs * (limbs + 1) // 2
+    assert code - 2 <= square_multiplies(SHAPES[2048], arch) <= code
+
+
 # --- every kernel ---------------------------------------------------------------------------------
 
 
@@ -269,6 +426,7 @@ def test_operations_as_ptx(threads: int) -> None:
 @pytest.mark.parametrize(
     ("operation", "hides"),
     [
+        ("square", True),
         pytest.param("mul", True, marks=pytest.mark.full),
         ("pow", True),
         ("pow_var", False),
@@ -284,14 +442,17 @@ def test_what_an_observer_sees(operation: str, hides: bool) -> None:
     def seen(seed: int) -> list[tuple[str, bytes]]:
         cupy, rng = FakeCupy(), random.Random(seed)
         backend = interpreted_gpu(cupy, threads=4)
-        primes = [gmpy2.next_prime(rng.getrandbits(199) | 1 << 199) for _ in range(3)]
+        bits = 767 if operation == "square" else 199  # the latter's shape has no squares
+        primes = [gmpy2.next_prime(rng.getrandbits(bits) | 1 << bits) for _ in range(3)]
         known = backend.register(int(primes[0]))
-        x = to_limbs([mpz(rng.randrange(1 << 199)) for _ in range(3)], known.limbs)
+        x = to_limbs([mpz(rng.randrange(1 << bits)) for _ in range(3)], known.limbs)
         a = backend.upload(known, x)
         e = np.array([[rng.getrandbits(10)] for _ in range(3)], np.uint64)
         short = e.astype(np.int64) - 512
         if operation == "mul":
             backend.mul(a, a)
+        elif operation == "square":
+            backend.pow(a, e & np.uint64(7), 3)
         elif operation == "pow_fixed":
             backend.pow_fixed(backend.take(a, np.zeros(1, np.int64)), e, 10)
         elif operation == "pow_moduli":
@@ -312,7 +473,8 @@ KERNEL_MUTANTS = {
     "no last subtraction": ("word keep = 0 - subtract(less, m.n);", "word keep = ~0;"),
     "no reduction": ("m.n.w[j] & (0 - over)", "m.n.w[j] & 0"),
     "carry of a row lost": ("return addc(carry, 0);", "addc(carry, 0);\n  return carry;"),
-    "high carry lost": ("high = addc(high, 0);\n  CHECK", "addc(high, 0);\n  CHECK"),
+    "high carry lost": ("high = addc(high, 0);\n  CHECK_AT_MOST(low, 2)",
+                        "addc(high, 0);\n  CHECK_AT_MOST(low, 2)"),
     "wrong entry": ("is_equal(digit, d)", "is_equal(digit, d + 1)"),
     "digit not cut": ("return bits & ((1 << window) - 1);", "return bits;"),
     "digit within a word": ("shift + window > 32", "shift + window > 64"),
@@ -326,6 +488,22 @@ KERNEL_MUTANTS = {
                            "load_number(table + digit_of(digits, words, window, 0) * L)"),
 }  # fmt: skip
 
+SQUARE_MUTANTS = {
+    "diagonal twice": ("(0 - (lane() & 1)) | (e ? ~0u : 0u)", "~0u"),
+    "pairs once": ("s.w[0] = add_cc(s.w[0], s.w[0]);", "s.w[0] = add_cc(s.w[0], 0);"),
+    "block wraps late": ("is_equal(lane() >> 1, e)", "is_equal(lane() >> 1, e + 1)"),
+    "carry of a sum lost": ("s.w[1] = add_cc(s.w[1], odd.w[0]);", "s.w[1] = add_cc(s.w[1], 0);"),
+    "square in odd lanes": ("word mask = (lane() & 1) - 1;", "word mask = ~0u;"),
+    "upper squares misplaced": ("twice_and_square(high, squares, THREADS / 2)",
+                                "twice_and_square(high, squares, 0)"),
+    "high carry of a step lost": ("high = addc(high, 0);\n  CHECK_AT_MOST(low, 1)",
+                                  "addc(high, 0);\n  CHECK_AT_MOST(low, 1)"),
+    "flag forgotten": ("add_cc(carry, 0xffffffff);", "add_cc(carry, 0);"),
+    "top lane's words lost": ("| (leaves & bottom);\n    }", "| (leaves & 0);\n    }"),
+    "carries of the upper half lost": ("return below_r(r, addc(carry, more), m);",
+                                       "return below_r(r, addc(carry, 0), m);"),
+}  # fmt: skip
+
 LANE_MUTANTS = {
     "borrow lost": ("subc.cc.u32", "sub.cc.u32"),
     "wrong half": ("madc.hi.cc.u32", "madc.lo.cc.u32"),
@@ -333,10 +511,17 @@ LANE_MUTANTS = {
     "ballot of another group": (" >> (threadIdx.x % 32 / THREADS * THREADS)", ""),
     "word of another group": ("x, source, THREADS)", "x, source)"),
     "number beyond the batch": ("i < count ? i : count - 1", "i"),
+    "half of another lane": ("(lane() + up) / 2 + offset", "lane() / 2 + offset"),
     "groups part": ("__any_sync(0xffffffff, x)", "x"),
 }
 
-QUICK_MUTANTS = {"no carry through a lane", "branch on a digit", "borrow lost"}
+QUICK_MUTANTS = {
+    "no carry through a lane",
+    "branch on a digit",
+    "borrow lost",
+    "diagonal twice",
+    "flag forgotten",
+}
 
 
 def _mutants(table: dict[str, tuple[str, str]]) -> pytest.MarkDecorator:
@@ -352,6 +537,7 @@ def _mutants(table: dict[str, tuple[str, str]]) -> pytest.MarkDecorator:
 def _everything(backend: GpuBackend) -> None:
     for modulus in _moduli(8):
         _check_products(backend, modulus, _pairs(modulus, 64))
+        _check_squares(backend, modulus << 512 | 1, 3)
     _operations(backend)
 
 
@@ -361,6 +547,15 @@ def test_mutants_of_the_kernels(old: str, new: str) -> None:
     assert source.count(old) == 1
     with pytest.raises(AssertionError):
         _everything(emulated_gpu(source=source.replace(old, new), threads=4))
+
+
+@_mutants(SQUARE_MUTANTS)
+def test_mutants_of_the_squares(old: str, new: str) -> None:
+    source = kernels_alone()
+    assert source.count(old) == 1
+    backend = emulated_gpu(source=source.replace(old, new), threads=4)
+    with pytest.raises(AssertionError):
+        _check_squares(backend, _moduli(24)[0], 50)
 
 
 @_mutants(LANE_MUTANTS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -84,8 +84,8 @@ class GpuArray:
 class GpuBackend(Counted):
     """`Backend` on one CUDA device.
 
-    Operations are queued on one stream and return at once; arrays stay on the device. The host
-    waits in `download`, `inverse`, `multi_pow` and `pow_moduli`.
+    Operations are queued and return at once; arrays stay on the device. Rows are copied in pieces
+    on a stream of their own. The host waits in `download`, `inverse`, `multi_pow`, `pow_moduli`.
 
     `pow`, `pow_moduli`, `pow_fixed` and `multi_pow` read their tables as a whole: the kernels'
     branches and addresses depend on public sizes, indices and offsets alone. `pow_var` and
@@ -149,9 +149,8 @@ class GpuBackend(Counted):
         """Canonical residues ``(n, modulus.limbs) uint64``; waits for the array."""
         with self._guard():
             x = self._own(a)
-            return self._leave(
-                self._shape(x.modulus), x.buffer, self._block(x.modulus), 0, len(x), x.modulus.limbs
-            )
+            shape, block = self._shape(x.modulus), self._block(x.modulus)
+            return self._leave(shape, x.buffer, block, len(x), x.modulus.limbs)
 
     def take(self, a: ResidueArray, index: Index) -> GpuArray:
         """Gather ``a[index[j]]``."""
@@ -252,10 +251,15 @@ class GpuBackend(Counted):
                 stride = block_words(shape)
                 # Limbs beyond the shape's words are zero: each base is below its modulus.
                 limbs = min(bases.shape[1], shape.words // 2)
-                x = self._enter_plain(shape, bases[:, :limbs], block, stride)
-                out = self._powers(shape, "pow_sec", x, n, exponents, plan, block, stride)
                 powers = np.zeros_like(bases)
-                powers[:, :limbs] = self._leave(shape, out, block, stride, n, limbs)
+                with self.device.receiving(powers[:, :limbs]) as receive:
+                    # A piece is computed with while the next comes in and the last goes out.
+                    for start, k in self.device.pieces(n, 8 * limbs, self.device.slots(shape)):
+                        at = block.address + 4 * stride * start
+                        x = self._enter_plain(shape, bases[start : start + k, :limbs], at, stride)
+                        e = exponents[start : start + k] if len(exponents) > 1 else exponents
+                        out = self._powers(shape, "pow_sec", x, k, e, plan, at, stride)
+                        self._leave_to(receive, shape, out, at, stride, start, k, limbs)
                 return powers
 
     def inverse(self, a: ResidueArray) -> GpuArray:
@@ -378,19 +382,40 @@ class GpuBackend(Counted):
         out = self._enter_plain(shape, values, self._block(modulus), 0)
         return GpuArray(self, modulus, out, len(values))
 
-    def _enter_plain(self, shape: Shape, values: Limbs, block: Buffer, stride: int) -> Buffer:
-        plain = self.device.upload(values)
+    def _enter_plain(self, shape: Shape, values: Limbs, block: Buffer | int, stride: int) -> Buffer:
+        """Montgomery form of rows on the host; `stride` words from one's modulus to the next's."""
         n, limbs = values.shape
-        out = self.device.allocate(max(1, n) * 4 * shape.words)
-        self.device.launch(shape, "enter", n, out, plain, 2 * limbs, block, stride)
+        size, row = 4 * shape.words, 8 * limbs
+        out = self.device.allocate(max(1, n) * size)
+        with self.device.sending(n * row) as send:
+            for start, k in self.device.pieces(n, row):
+                plain = send(start * row, values[start : start + k])
+                self.device.launch(
+                    shape, "enter", k,
+                    out.address + start * size, plain, 2 * limbs,
+                    _address(block) + 4 * stride * start, stride,
+                )  # fmt: skip
         return out
 
-    def _leave(
-        self, shape: Shape, x: Buffer, block: Buffer, stride: int, n: int, limbs: int
-    ) -> Limbs:
-        plain = self.device.allocate(max(1, n) * 8 * limbs)
-        self.device.launch(shape, "leave", n, plain, x, 2 * limbs, block, stride)
-        return self.device.download(plain, (n, limbs), np.uint64)
+    def _leave(self, shape: Shape, x: Buffer, block: Buffer, n: int, limbs: int) -> Limbs:
+        values = np.empty((n, limbs), np.uint64)
+        with self.device.receiving(values) as receive:
+            self._leave_to(receive, shape, x, block, 0, 0, n, limbs)
+        return values
+
+    def _leave_to(
+        self, receive: Callable[[Buffer, int, int], None], shape: Shape, x: Buffer,
+        block: Buffer | int, stride: int, first: int, n: int, limbs: int,
+    ) -> None:  # fmt: skip
+        """Send numbers to rows `first` and so on of the host."""
+        for start, k in self.device.pieces(n, 8 * limbs):
+            plain = self.device.allocate(k * 8 * limbs)
+            self.device.launch(
+                shape, "leave", k,
+                plain, x.address + 4 * shape.words * start, 2 * limbs,
+                _address(block) + 4 * stride * start, stride,
+            )  # fmt: skip
+            receive(plain, first + start, k)
 
     def _joined(self, modulus: Modulus, parts: Sequence[tuple[Buffer, int]]) -> GpuArray:
         size = 4 * self._shape(modulus).words
@@ -423,7 +448,7 @@ class GpuBackend(Counted):
 
     def _powers(
         self, shape: Shape, kernel: str, x: Buffer, n: int, exponents: Limbs, plan: PowerPlan,
-        block: Buffer, stride: int,
+        block: Buffer | int, stride: int,
     ) -> Buffer:  # fmt: skip
         e, words = self.device.upload(exponents), 2 * exponents.shape[1]
         size = 4 * shape.words
@@ -554,6 +579,10 @@ class GpuBackend(Counted):
     def _inverted(self, modulus: Modulus, x: Buffer) -> Buffer:
         """The inverse of one residue, by the host, in variable time. Raises ZeroDivisionError."""
         shape, block = self._shape(modulus), self._block(modulus)
-        (value,) = from_limbs(self._leave(shape, x, block, 0, 1, modulus.limbs))
+        (value,) = from_limbs(self._leave(shape, x, block, 1, modulus.limbs))
         inverse = gmpy2.invert(value, modulus.value)
         return self._enter_plain(shape, to_limbs([inverse], modulus.limbs), block, 0)
+
+
+def _address(memory: Buffer | int) -> int:
+    return memory.address if isinstance(memory, Buffer) else memory

@@ -23,6 +23,8 @@ __all__ = [
     "Resources",
     "Shape",
     "compile_kernels",
+    "compiler_options",
+    "compiler_version",
     "kernel_names",
     "kernel_resources",
     "kernel_source",
@@ -120,6 +122,19 @@ def compile_kernels(
     return _compile(shape, arch, source, "CUBIN")[0]
 
 
+def compiler_options(shape: Shape, arch: str) -> list[str]:
+    """What NVRTC is called with."""
+    sizes = [f"-DTHREADS={shape.threads}", f"-DLIMBS={shape.limbs}"]
+    return [f"--gpu-architecture={arch}", "--std=c++17", *sizes]
+
+
+def compiler_version() -> str:
+    """NVRTC's. Raises `BackendError` where it is not installed."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _call(_nvrtc(), "Version", ctypes.byref(major), ctypes.byref(minor))
+    return f"{major.value}.{minor.value}"
+
+
 @dataclass(frozen=True)
 class Resources:
     """What one kernel takes of a multiprocessor: registers a thread, bytes that do not fit them."""
@@ -149,8 +164,7 @@ def _compile(
     arguments = [ctypes.byref(program), text.encode(), b"residue.cu", 0, None, None]
     _call(nvrtc, "CreateProgram", *arguments)
     try:
-        options = [f"--gpu-architecture={arch}", "--std=c++17", *more]
-        options += [f"-DTHREADS={shape.threads}", f"-DLIMBS={shape.limbs}"]
+        options = [*compiler_options(shape, arch), *more]
         encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         failed = nvrtc.nvrtcCompileProgram(program, len(options), encoded)
         lines = _result(nvrtc, program, "ProgramLog").rstrip(b"\0").decode().splitlines()

@@ -11,13 +11,15 @@ import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from residue.backends._gpu_build import Shape, compile_kernels, kernel_names
+from residue.backends._gpu_build import Shape, kernel_names
+from residue.backends._gpu_cache import cached_kernels
 from residue.card._memory import DeviceMemoryError
 from residue.errors import BackendError, DeviceError
 
@@ -26,12 +28,15 @@ __all__ = ["Buffer", "GpuDevice", "count_devices", "open_device"]
 A = TypeVar("A", bound=np.generic)
 
 _BLOCK = 128  # threads of a block, as the kernels' launch bounds say
+_PIECE_BYTES = 4 << 20  # of rows that are copied at a time; projected, not measured
+_AHEAD = 2  # pieces of a download that are on their way while the host takes one
 
 
 class Buffer:
     """Device memory; it goes back to its device's pool when nobody holds it.
 
-    Work is in the order of one stream, so that the next holder cannot disturb what is queued.
+    Its work is in the order of the stream of kernels, so that the next holder cannot disturb what
+    is queued. What the stream of copies touches besides is ordered by `GpuDevice`.
     """
 
     __slots__ = ("__weakref__", "memory", "size")
@@ -46,8 +51,24 @@ class Buffer:
         return int(self.memory.ptr)
 
 
+@dataclass
+class _Landing:
+    """Device memory that uploads go to; when the kernels that read it are done."""
+
+    memory: Any
+    read: Any = None
+
+
 class GpuDevice:
-    """A CUDA device, with a stream, a pool of memory and the kernels compiled for it.
+    """A CUDA device, with two streams, pools of memory and the kernels compiled for it.
+
+    Kernels run on one stream, copies of rows on the other, piece by piece, so that a piece is
+    copied while another is computed with. What waits for what:
+
+    - a kernel that reads uploaded rows: for their copy;
+    - a copy into memory of an earlier upload: for the kernels that read that;
+    - a copy to the host: for the kernel that wrote the rows;
+    - the host, before it takes or erases pinned memory: for the copy.
 
     Used by one thread at a time, inside `active`.
 
@@ -61,7 +82,7 @@ class GpuDevice:
     """
 
     def __init__(
-        self, cupy: Any, ordinal: int, compile_for: Callable[[Shape, str], bytes] = compile_kernels
+        self, cupy: Any, ordinal: int, compile_for: Callable[[Shape, str], bytes] = cached_kernels
     ) -> None:
         self._cupy = cupy
         self.ordinal = ordinal
@@ -82,8 +103,11 @@ class GpuDevice:
             self._device = cupy.cuda.Device(ordinal)
             with self._device:
                 self._stream = cupy.cuda.Stream(non_blocking=True)
+                self._copies = cupy.cuda.Stream(non_blocking=True)
         self._free: defaultdict[int, list[Any]] = defaultdict(list)
-        self._staging: deque[tuple[Any, Any, int]] = deque()  # event, memory, bytes in use
+        self._landings: defaultdict[int, list[_Landing]] = defaultdict(list)
+        # Of uploads, on the kernels' stream and on that of copies: event, memory, bytes in use.
+        self._staging: tuple[deque[tuple[Any, Any, int]], ...] = (deque(), deque())
         self._kernels: dict[Shape, dict[str, Any]] = {}
 
     @contextmanager
@@ -105,48 +129,113 @@ class GpuDevice:
         """`size` bytes with anything in them. `DeviceMemoryError` where the device has no more."""
         rounded = _round(size)
         free = self._free[rounded]
-        if free:
-            memory = free.pop()
-        else:
-            try:
-                memory = self._cupy.cuda.Memory(rounded)
-            except RuntimeError:
-                self.erase_free()
-                self._release()
-                try:
-                    memory = self._cupy.cuda.Memory(rounded)
-                except RuntimeError as error:
-                    raise DeviceMemoryError(
-                        f"GPU {self.ordinal} has no {size} bytes left: drop arrays or use smaller "
-                        "batches"
-                    ) from error
+        memory = free.pop() if free else self._memory(rounded)
         buffer = Buffer(memory, size)
         weakref.finalize(buffer, free.append, memory).atexit = False
         return buffer
 
+    def _memory(self, size: int) -> Any:
+        try:
+            return self._cupy.cuda.Memory(size)
+        except RuntimeError:
+            self.erase_free()
+            self._release()
+            try:
+                return self._cupy.cuda.Memory(size)
+            except RuntimeError as error:
+                raise DeviceMemoryError(
+                    f"GPU {self.ordinal} has no {size} bytes left: drop arrays or use smaller "
+                    "batches"
+                ) from error
+
     def upload(self, values: NDArray[Any]) -> Buffer:
         """The array's bytes, on the device; the array may change at once."""
-        raw = np.ascontiguousarray(values)
-        buffer = self.allocate(max(1, raw.nbytes))
-        if raw.nbytes:
-            self._erase_staging()
-            pinned = self._cupy.cuda.alloc_pinned_memory(raw.nbytes)
-            _host_view(pinned, raw.nbytes)[:] = raw.reshape(-1).view(np.uint8)
-            self._pointer(buffer).copy_from_host_async(
-                ctypes.c_void_p(pinned.ptr), raw.nbytes, self._stream
-            )
-            self._staging.append((self.record(), pinned, raw.nbytes))
+        buffer = self.allocate(max(1, values.nbytes))
+        self._send(buffer, 0, values, self._stream)
         return buffer
 
-    def download(self, buffer: Buffer, shape: tuple[int, ...], dtype: type[A]) -> NDArray[A]:
-        """What the buffer has once all work before is done."""
-        values = np.empty(shape, dtype)
-        if values.nbytes:
-            self._pointer(buffer).copy_to_host_async(
-                ctypes.c_void_p(values.ctypes.data), values.nbytes, self._stream
-            )
-            self.synchronize()
-        return values
+    def pieces(self, rows: int, row: int, least: int = 1) -> Iterator[tuple[int, int]]:
+        """First row and length of the pieces of so many rows, `row` bytes each, `least` a piece."""
+        step = max(1, least, _PIECE_BYTES // max(1, row))
+        for start in range(0, rows, step):
+            yield start, min(step, rows - start)
+
+    @contextmanager
+    def sending(self, size: int) -> Iterator[Callable[[int, NDArray[Any]], int]]:
+        """Memory for rows on their way in: a function that copies some to an offset of it.
+
+        It returns their address; the host's array may change at once. Kernels that are launched
+        after it, and before the end of this block, find them there.
+        """
+        free = self._landings[_round(max(1, size))]
+        landing = free.pop() if free else _Landing(self._memory(_round(max(1, size))))
+        buffer = Buffer(landing.memory, size)
+        if landing.read is not None:
+            self._copies.wait_event(landing.read)
+
+        def send(at: int, values: NDArray[Any]) -> int:
+            self._send(buffer, at, values, self._copies)
+            return buffer.address + at
+
+        try:
+            yield send
+        finally:
+            landing.read = self.record()
+            free.append(landing)
+
+    @contextmanager
+    def receiving(self, values: NDArray[A]) -> Iterator[Callable[[Buffer, int, int], None]]:
+        """Rows on their way out: a function that queues copies of a buffer into rows of `values`.
+
+        It takes the buffer, the first row and how many; they are there at the end of this block.
+        """
+        pending: deque[tuple[Any, Any, Buffer, int, int]] = deque()
+        row = values[:1].nbytes
+
+        def deliver() -> None:
+            event, pinned, _, start, count = pending[0]
+            event.synchronize()
+            view = _host_view(pinned, count * row)
+            values[start : start + count] = view.view(values.dtype).reshape(count, -1)
+            view[:] = 0
+            pending.popleft()  # until now nobody else has the buffer
+
+        def receive(buffer: Buffer, start: int, count: int) -> None:
+            if count * row:
+                pinned = self._cupy.cuda.alloc_pinned_memory(count * row)
+                self._copies.wait_event(self.record())
+                self._pointer(buffer).copy_to_host_async(
+                    ctypes.c_void_p(pinned.ptr), count * row, self._copies
+                )
+                pending.append((self._record(self._copies), pinned, buffer, start, count))
+                if len(pending) > _AHEAD:
+                    deliver()
+
+        try:
+            yield receive
+            while pending:
+                deliver()
+        finally:
+            if pending:  # something failed: nothing may be written to memory that is given back
+                self._copies.synchronize()
+                for _, pinned, _, _, count in pending:
+                    _host_view(pinned, count * row)[:] = 0
+
+    def _send(self, buffer: Buffer, at: int, values: NDArray[Any], stream: Any) -> None:
+        """Copy through pinned memory on `stream`; kernels that are queued later wait for it."""
+        raw = np.ascontiguousarray(values)
+        if not raw.nbytes:
+            return
+        self._erase_staging()
+        pinned = self._cupy.cuda.alloc_pinned_memory(raw.nbytes)
+        _host_view(pinned, raw.nbytes)[:] = raw.reshape(-1).view(np.uint8)
+        self._pointer(buffer, at).copy_from_host_async(
+            ctypes.c_void_p(pinned.ptr), raw.nbytes, stream
+        )
+        event = self._record(stream)
+        self._staging[stream is self._copies].append((event, pinned, raw.nbytes))
+        if stream is self._copies:
+            self._stream.wait_event(event)
 
     def copy(self, target: Buffer, at: int, source: Buffer, start: int, size: int) -> None:
         """Copy `size` bytes of the device's memory, from offset `start` to offset `at`."""
@@ -161,22 +250,26 @@ class GpuDevice:
 
     def erase_free(self) -> None:
         """Zero all memory that buffers have given back, and what staged the uploads; wait."""
-        for memories in self._free.values():
-            for memory in memories:
-                pointer = self._cupy.cuda.MemoryPointer(memory, 0)
-                pointer.memset_async(0, memory.size, self._stream)
+        landings = [landing for each in self._landings.values() for landing in each]
+        memories = [memory for each in self._free.values() for memory in each]
+        for memory in memories + [landing.memory for landing in landings]:
+            pointer = self._cupy.cuda.MemoryPointer(memory, 0)
+            pointer.memset_async(0, memory.size, self._stream)
         self.synchronize()
+        for landing in landings:
+            landing.read = None
         self._erase_staging()
 
     def _erase_staging(self) -> None:
-        """Zero and give back the host memory of uploads that are done."""
-        while self._staging and self._staging[0][0].done:
-            _, pinned, size = self._staging.popleft()
-            _host_view(pinned, size)[:] = 0
+        """Zero and give back the host memory of uploads that are done, from the oldest on."""
+        for staging in self._staging:
+            while staging and staging[0][0].done:
+                _, pinned, size = staging.popleft()
+                _host_view(pinned, size)[:] = 0
 
     def _release(self) -> None:
-        for memories in self._free.values():
-            memories.clear()
+        for each in (*self._free.values(), *self._landings.values()):
+            each.clear()
 
     def _pointer(self, buffer: Buffer, offset: int = 0) -> Any:
         return self._cupy.cuda.MemoryPointer(buffer.memory, offset)
@@ -213,9 +306,12 @@ class GpuDevice:
             return {name: module.get_function(name) for name in kernel_names()}
 
     def record(self) -> Any:
-        """An event: `wait` for it waits for what is queued so far."""
+        """An event: `wait` for it waits for the kernels that are queued so far."""
+        return self._record(self._stream)
+
+    def _record(self, stream: Any) -> Any:
         event = self._cupy.cuda.Event(disable_timing=True)
-        event.record(self._stream)
+        event.record(stream)
         return event
 
     def wait(self, event: Any) -> None:
@@ -225,6 +321,7 @@ class GpuDevice:
 
     def synchronize(self) -> None:
         """Return when everything queued is done."""
+        self._copies.synchronize()
         self._stream.synchronize()
 
 

@@ -121,6 +121,25 @@ FN void step(word even[LIMBS], word odd[LIMBS], word &low, word &high, const Num
   CHECK_AT_MOST(high, 3);
 }
 
+// The number in the rows, moved as a further step would begin with; the lanes' carries.
+FN word join(Number &r, const word x[LIMBS], const word y[LIMBS], word low, word high) {
+  r.w[0] = add_cc(x[0], y[1]);
+  UNROLL for (int j = 1; j < LIMBS - 1; j++) r.w[j] = addc_cc(x[j], y[j + 1]);
+  r.w[LIMBS - 1] = addc_cc(x[LIMBS - 1], low);
+  return addc(high, 0);
+}
+
+// r, with its lanes' carries, less N where that reaches R.
+FN Number below_r(Number r, word carry, const Modulus &m) {
+  word over = add_carries(r, carry);
+  CHECK_AT_MOST(over, 1);
+  Number n;
+  UNROLL for (int j = 0; j < LIMBS; j++) n.w[j] = m.n.w[j] & (0 - over);
+  word under = subtract(r, n);
+  CHECK_AT_MOST(over ^ under, 0);
+  return r;
+}
+
 FN Number multiply(const Number &a, const Number &b, const Modulus &m) {
   word x[LIMBS], y[LIMBS], low = 0, high = 0;
   UNROLL for (int j = 0; j < LIMBS; j++) x[j] = y[j] = 0;
@@ -130,17 +149,188 @@ FN Number multiply(const Number &a, const Number &b, const Modulus &m) {
       step(y, x, low, high, a, broadcast(b.w[j + 1], t), m);
     }
   }
-  Number r;  // the move that a further step would begin with
-  r.w[0] = add_cc(x[0], y[1]);
-  UNROLL for (int j = 1; j < LIMBS - 1; j++) r.w[j] = addc_cc(x[j], y[j + 1]);
-  r.w[LIMBS - 1] = addc_cc(x[LIMBS - 1], low);
-  word over = add_carries(r, addc(high, 0));
-  CHECK_AT_MOST(over, 1);
-  Number n;
-  UNROLL for (int j = 0; j < LIMBS; j++) n.w[j] = m.n.w[j] & (0 - over);
-  word under = subtract(r, n);
-  CHECK_AT_MOST(over ^ under, 0);
+  Number r;
+  word carry = join(r, x, y, low, high);
+  return below_r(r, carry, m);
+}
+
+// --- Montgomery squares
+
+// Block t of a number are the words of lane t. Of two blocks, i and j, each pair is multiplied once:
+// by lane r = i + j mod THREADS in turn e, where i = (r + 1) / 2 + e and j = r / 2 - e, rounded down
+// and modulo THREADS. While j has not wrapped, the product belongs to column block r, then to
+// r + THREADS. Those sums count twice; squares of blocks, which turn 0 of even lanes leaves out, once.
+// Then the lower half goes through steps that add q N alone, and the upper half is added:
+//     (a a + q N) / R < R + N as above.
+// Multiply-adds: (THREADS / 2 + 1 / 2 + 1 / (2 LIMBS) + THREADS) LIMBS^2 a lane, of 2 THREADS LIMBS^2.
+
+// `square_cost` of _gpu_plans.py has the same condition: with fewer limbs the exchanges and carries
+// cost more than the multiply-adds that are saved, beyond 8 a thread lacks registers.
+enum { HAS_SQUARE = LIMBS == 6 || LIMBS == 8 };
+
+struct Wide {
+  word w[2 * LIMBS];
+};
+
+struct Sum {  // of up to THREADS products of blocks
+  word w[2 * LIMBS + 1];
+};
+
+// to += by * (every other word of x, from `first` on) * B^at; the carry goes to the word above.
+FN void add_row(Wide &to, const Number &x, word by, int at, int first) {
+  if (first >= LIMBS) return;
+  to.w[at + first] = mad_lo_cc(x.w[first], by, to.w[at + first]);
+  to.w[at + first + 1] = madc_hi_cc(x.w[first], by, to.w[at + first + 1]);
+  UNROLL for (int j = first + 2; j < LIMBS; j += 2) {
+    to.w[at + j] = madc_lo_cc(x.w[j], by, to.w[at + j]);
+    to.w[at + j + 1] = madc_hi_cc(x.w[j], by, to.w[at + j + 1]);
+  }
+  int end = at + LIMBS + first % 2;
+  if (end < 2 * LIMBS) {
+    to.w[end] = addc(to.w[end], 0);
+  } else {
+    word none = addc(0, 0);
+    CHECK_AT_MOST(none, 0);
+  }
+}
+
+// s += even + odd * B.
+FN void add_rows(Sum &s, const Wide &even, const Wide &odd) {
+  s.w[0] = add_cc(s.w[0], even.w[0]);
+  UNROLL for (int j = 1; j < 2 * LIMBS; j++) s.w[j] = addc_cc(s.w[j], even.w[j]);
+  s.w[2 * LIMBS] = addc(s.w[2 * LIMBS], 0);
+  s.w[1] = add_cc(s.w[1], odd.w[0]);
+  UNROLL for (int j = 2; j < 2 * LIMBS; j++) s.w[j] = addc_cc(s.w[j], odd.w[j - 1]);
+  s.w[2 * LIMBS] = addc(s.w[2 * LIMBS], 0);
+}
+
+FN void clear(Wide &even, Wide &odd) {
+  UNROLL for (int j = 0; j < 2 * LIMBS; j++) even.w[j] = odd.w[j] = 0;
+}
+
+// The square of each lane's block.
+FN Wide square_block(const Number &a) {
+  Wide even, odd, r;
+  clear(even, odd);
+  UNROLL for (int i = 0; i < LIMBS; i++) {
+    add_row(even, a, a.w[i], i, i + 2);
+    add_row(odd, a, a.w[i], i - 1, i + 1);
+  }
+  r.w[0] = even.w[0];
+  r.w[1] = add_cc(even.w[1], odd.w[0]);
+  UNROLL for (int j = 2; j < 2 * LIMBS - 1; j++) r.w[j] = addc_cc(even.w[j], odd.w[j - 1]);
+  r.w[2 * LIMBS - 1] = addc(even.w[2 * LIMBS - 1], odd.w[2 * LIMBS - 2]);
+  r.w[0] = add_cc(r.w[0], r.w[0]);
+  UNROLL for (int j = 1; j < 2 * LIMBS - 1; j++) r.w[j] = addc_cc(r.w[j], r.w[j]);
+  r.w[2 * LIMBS - 1] = addc(r.w[2 * LIMBS - 1], r.w[2 * LIMBS - 1]);
+  r.w[0] = mad_lo_cc(a.w[0], a.w[0], r.w[0]);
+  r.w[1] = madc_hi_cc(a.w[0], a.w[0], r.w[1]);
+  UNROLL for (int i = 1; i < LIMBS; i++) {
+    r.w[2 * i] = madc_lo_cc(a.w[i], a.w[i], r.w[2 * i]);
+    r.w[2 * i + 1] = madc_hi_cc(a.w[i], a.w[i], r.w[2 * i + 1]);
+  }
+  word none = addc(0, 0);
+  CHECK_AT_MOST(none, 0);
   return r;
+}
+
+// s = 2 s, and in even lanes r the square of block r / 2 + offset besides.
+FN void twice_and_square(Sum &s, const Wide &squares, int offset) {
+  word mask = (lane() & 1) - 1;
+  Wide mine;
+  UNROLL for (int j = 0; j < 2 * LIMBS; j++)
+    mine.w[j] = from_half(squares.w[j], 0, offset) & mask;
+  s.w[0] = add_cc(s.w[0], s.w[0]);
+  UNROLL for (int j = 1; j < 2 * LIMBS; j++) s.w[j] = addc_cc(s.w[j], s.w[j]);
+  s.w[2 * LIMBS] = addc(s.w[2 * LIMBS], s.w[2 * LIMBS]);
+  s.w[0] = add_cc(s.w[0], mine.w[0]);
+  UNROLL for (int j = 1; j < 2 * LIMBS; j++) s.w[j] = addc_cc(s.w[j], mine.w[j]);
+  s.w[2 * LIMBS] = addc(s.w[2 * LIMBS], 0);
+  CHECK_AT_MOST(s.w[2 * LIMBS], THREADS + 1);
+}
+
+// The square of a, as sums of column blocks: `low` of block r in lane r, `high` of r + THREADS.
+FN void square_columns(Sum &low, Sum &high, const Number &a) {
+  UNROLL for (int j = 0; j <= 2 * LIMBS; j++) low.w[j] = high.w[j] = 0;
+  ROLLED for (int e = 0; e < THREADS / 2; e++) {
+    word mask = (0 - (lane() & 1)) | (e ? ~0u : 0u);
+    Number x;
+    UNROLL for (int j = 0; j < LIMBS; j++) x.w[j] = from_half(a.w[j], 1, e) & mask;
+    Wide even, odd;
+    clear(even, odd);
+    UNROLL for (int i = 0; i < LIMBS; i++) {
+      word by = from_half(a.w[i], 0, -e);
+      add_row(even, x, by, i, i % 2);
+      add_row(odd, x, by, i - 1, 1 - i % 2);
+    }
+    add_rows(high, even, odd);  // for now the sum of both
+    word last = 0 - is_equal(lane() >> 1, e);
+    UNROLL for (int j = 0; j <= 2 * LIMBS; j++)
+      low.w[j] = (high.w[j] & last) | (low.w[j] & ~last);
+  }
+  high.w[0] = sub_cc(high.w[0], low.w[0]);
+  UNROLL for (int j = 1; j < 2 * LIMBS; j++) high.w[j] = subc_cc(high.w[j], low.w[j]);
+  high.w[2 * LIMBS] = subc(high.w[2 * LIMBS], low.w[2 * LIMBS]);
+  Wide squares = square_block(a);
+  twice_and_square(low, squares, 0);
+  twice_and_square(high, squares, THREADS / 2);
+}
+
+// `step` without a product: low <= 1, high <= 2 after the first.
+FN void reduce(word even[LIMBS], word odd[LIMBS], word &low, word &high, const Modulus &m) {
+  even[0] = add_cc(even[0], odd[1]);
+  word carry = addc(0, 0);
+  word q = broadcast(even[0] * m.inverse, 0);
+  add_cc(carry, 0xffffffff);  // it is the flag again
+  UNROLL for (int j = 0; j < LIMBS - 2; j += 2) {
+    odd[j] = madc_lo_cc(m.n.w[j + 1], q, odd[j + 2]);
+    odd[j + 1] = madc_hi_cc(m.n.w[j + 1], q, odd[j + 3]);
+  }
+  odd[LIMBS - 2] = madc_lo_cc(m.n.w[LIMBS - 1], q, low);
+  odd[LIMBS - 1] = madc_hi_cc(m.n.w[LIMBS - 1], q, high);
+  high = addc(0, 0);
+  low = add_products<0>(even, m.n, q, 0);
+  CHECK_AT_MOST(broadcast(even[0], 0), 0);
+  odd[LIMBS - 1] = add_cc(odd[LIMBS - 1], from_above(even[0]));
+  high = addc(high, 0);
+  CHECK_AT_MOST(low, 1);
+  CHECK_AT_MOST(high, 2);
+}
+
+FN Number square(const Number &a, const Modulus &m) {
+  if constexpr (HAS_SQUARE) {
+    Sum lower, upper;
+    square_columns(lower, upper, a);
+    // A sum's upper words belong to the lane above; those of the top lane to lane 0 of the upper half.
+    word bottom = 0 - is_equal(lane(), 0), x[LIMBS], y[LIMBS];
+    Number top, above;
+    UNROLL for (int j = 0; j < LIMBS; j++) {
+      word leaves = broadcast(lower.w[LIMBS + j], THREADS - 1);
+      above.w[j] = from_below(upper.w[LIMBS + j]) | (leaves & bottom);
+    }
+    word leaves = broadcast(lower.w[2 * LIMBS], THREADS - 1);
+    word more = from_below(upper.w[2 * LIMBS]) | (leaves & bottom);
+    top.w[0] = add_cc(upper.w[0], above.w[0]);
+    UNROLL for (int j = 1; j < LIMBS; j++) top.w[j] = addc_cc(upper.w[j], above.w[j]);
+    more = addc(more, 0);
+    UNROLL for (int j = 0; j < LIMBS; j++) x[j] = lower.w[j];
+    y[0] = 0;
+    UNROLL for (int j = 1; j < LIMBS; j++) y[j] = from_below(lower.w[LIMBS + j - 1]);
+    word low = from_below(lower.w[2 * LIMBS - 1]), high = from_below(lower.w[2 * LIMBS]);
+    ROLLED for (int t = 0; t < THREADS; t++) {
+      UNROLL for (int j = 0; j < LIMBS; j += 2) {
+        reduce(x, y, low, high, m);
+        reduce(y, x, low, high, m);
+      }
+    }
+    Number r;
+    word carry = join(r, x, y, low, high);
+    r.w[0] = add_cc(r.w[0], top.w[0]);
+    UNROLL for (int j = 1; j < LIMBS; j++) r.w[j] = addc_cc(r.w[j], top.w[j]);
+    return below_r(r, addc(carry, more), m);
+  } else {
+    return multiply(a, a, m);
+  }
 }
 
 // --- tables and digits
@@ -247,7 +437,7 @@ FN void powers(u32 *out, const u32 *a, const u32 *e, i64 e_stride, i64 words, i6
     int row = rows_of(bits, window) - 1;
     Number r = look_up<Var>(table, window, digit_of(e + i * e_stride, words, window, row));
     ROLLED while (row-- > 0) {
-      ROLLED for (int j = 0; j < window; j++) r = multiply(r, r, m);
+      ROLLED for (int j = 0; j < window; j++) r = square(r, m);
       word digit = digit_of(e + i * e_stride, words, window, row);
       r = multiply(r, look_up<Var>(table, window, digit), m);
     }
@@ -272,7 +462,7 @@ KERNEL comb_steps(u32 *tables, const u32 *a, i64 rows, i64 window, const u32 *bl
     Number r = load_number(a + i * L);
     ROLLED for (i64 row = i * rows; row < (i + 1) * rows; row++) {
       store_number(tables + ((row << window) + 1) * L, r);
-      ROLLED for (int j = 0; j < window; j++) r = multiply(r, r, m);
+      ROLLED for (int j = 0; j < window; j++) r = square(r, m);
     }
   }
 }
@@ -310,7 +500,7 @@ FN void straus(u32 *out, const u32 *tables, const u32 *e, i64 bases, i64 columns
     i64 first = i / columns * share, column = i % columns;
     Number r = load_number(block + BLOCK_ONE);
     ROLLED for (int row = rows_of(bits, window) - 1; row >= 0; row--) {
-      ROLLED for (int j = 0; j < window; j++) r = multiply(r, r, m);
+      ROLLED for (int j = 0; j < window; j++) r = square(r, m);
       ROLLED for (i64 s = 0; s < share; s++) {
         bool there = first + s < bases;  // the last share may have fewer: times 1
         i64 k = there ? first + s : bases - 1;

@@ -35,6 +35,10 @@ FN word from_below(word x) {  // of lane - 1; lane 0 gets 0
   return lane() == 0 ? 0 : x;
 }
 
+FN word from_half(word x, int up, int offset) {  // lane r: of (r + up) / 2 + offset mod THREADS
+  return __shfl_sync(0xffffffff, x, (lane() + up) / 2 + offset, THREADS);
+}
+
 FN word ballot(word bit) {  // bit t is that of lane t of the group
   word all = __ballot_sync(0xffffffff, bit) >> (threadIdx.x % 32 / THREADS * THREADS);
   return all & (0xffffffff >> (32 - THREADS));

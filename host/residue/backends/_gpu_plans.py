@@ -20,6 +20,7 @@ __all__ = [
     "modulus_block",
     "one_at",
     "power_plan",
+    "square_cost",
     "straus_plan",
 ]
 
@@ -56,6 +57,17 @@ def _reading(window: int, words: int) -> float:
     return (1 << window) / (2 * words)
 
 
+def square_cost(shape: Shape) -> float:
+    """Multiply-adds of a squaring, as a fraction of a product's 2 T K^2 a thread.
+
+    Blocks of K limbs in T threads: each pair once, the squares of blocks by halves, the reduction.
+    """
+    threads, limbs = shape.threads, shape.limbs
+    if limbs not in (6, 8):
+        return 1.0
+    return (1.5 * threads + 0.5 + 0.5 / limbs) / (2 * threads)
+
+
 @dataclass(frozen=True)
 class PowerPlan:
     """A window, and the products that a power with it takes."""
@@ -68,15 +80,17 @@ class PowerPlan:
 def power_plan(bits: int, shape: Shape) -> PowerPlan:
     """The plan of a power with exponents of `bits` bits."""
 
-    def products(window: int) -> int:
+    squaring = square_cost(shape)
+
+    def products(window: int, square: float = 1) -> float:
         rows = -(-bits // window)
-        return (1 << window) - 2 + (rows - 1) * (window + 1)
+        return (1 << window) - 2 + (rows - 1) * (window * square + 1)
 
     def cost(window: int) -> float:
-        return products(window) + -(-bits // window) * _reading(window, shape.words)
+        return products(window, squaring) + -(-bits // window) * _reading(window, shape.words)
 
     window = min(range(1, WIDEST + 1), key=cost)
-    return PowerPlan(bits, window, products(window))
+    return PowerPlan(bits, window, int(products(window)))
 
 
 def comb_window(words: int) -> int:
@@ -109,17 +123,19 @@ def straus_plan(bases: int, outputs: int, bits: int, shape: Shape, slots: int) -
     share = -(-bases // min(bases, max(1, slots // outputs)))
     shares = -(-bases // share)
 
-    def products(window: int) -> int:
+    squaring = square_cost(shape)
+
+    def products(window: int, square: float = 1) -> float:
         rows = -(-bits // window)
         tables = bases * ((1 << window) - 2)
-        return tables + outputs * shares * rows * (window + share)
+        return tables + outputs * shares * rows * (window * square + share)
 
     def cost(window: int) -> float:
         reads = outputs * bases * -(-bits // window)
-        return products(window) + reads * _reading(window, shape.words)
+        return products(window, squaring) + reads * _reading(window, shape.words)
 
     window = min(range(1, WIDEST + 1), key=cost)
-    return StrausPlan(window, share, shares, products(window))
+    return StrausPlan(window, share, shares, int(products(window)))
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class Quantity:
         low, high: its range; equal where it is one number.
         cores: that it is for so many cores of a CPU; None: for the whole device.
         source, date: who says so, and as of when.
+        retrieved: the source has no date, `date` is when it was looked up.
         sourced: false where it is recalled and no source was found.
         own: it comes from the user's file.
     """
@@ -62,6 +63,7 @@ class Quantity:
     cores: int | None
     source: str
     date: str
+    retrieved: bool
     sourced: bool
     own: bool
 
@@ -234,7 +236,7 @@ def _device(where: str, entry: dict[str, Any], *, own: bool) -> PricedDevice:
 def _quantity(where: str, entry: Any, key: str, *, own: bool) -> Quantity:
     if not isinstance(entry, dict):
         raise CompareError(f"{where}: expected {{ {key} = ..., source = ..., date = ... }}")
-    _only(where, entry, {key, "cores", "source", "date", "sourced"})
+    _only(where, entry, {key, "cores", "source", "date", "retrieved", "sourced"})
     value = entry.get(key)
     ends = value if isinstance(value, list) and len(value) == 2 else [value, value]
     low, high = (_positive(where, key, end) for end in ends)
@@ -243,11 +245,10 @@ def _quantity(where: str, entry: Any, key: str, *, own: bool) -> Quantity:
     cores = entry.get("cores")
     if cores is not None and (type(cores) is not int or cores < 1):
         raise CompareError(f"{where}: cores must be a whole number of at least 1, not {cores!r}")
-    sourced = entry.get("sourced", True)
-    if not isinstance(sourced, bool):
-        raise CompareError(f"{where}: sourced must be true or false, not {sourced!r}")
+    retrieved = _flag(where, entry, "retrieved", otherwise=False)
+    sourced = _flag(where, entry, "sourced", otherwise=True)
     source, date = _origin(where, entry)
-    return Quantity(low, high, cores, source, date, sourced, own)
+    return Quantity(low, high, cores, source, date, retrieved, sourced, own)
 
 
 def _reference(where: str, entry: dict[str, Any]) -> Reference:
@@ -298,6 +299,13 @@ def _text(where: str, entry: Mapping[str, Any], key: str) -> str:
     value = entry.get(key)
     if not isinstance(value, str) or not value.strip():
         raise CompareError(f"{where}: {key} must be a text, not {value!r}")
+    return value
+
+
+def _flag(where: str, entry: Mapping[str, Any], key: str, *, otherwise: bool) -> bool:
+    value = entry.get(key, otherwise)
+    if not isinstance(value, bool):
+        raise CompareError(f"{where}: {key} must be true or false, not {value!r}")
     return value
 
 

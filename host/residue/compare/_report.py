@@ -101,6 +101,7 @@ def report(results: Results, prices: Prices) -> dict[str, Any]:
         "published": [asdict(p) for p in prices.published],
         "claims": [asdict(c) for c in prices.claims],
         "prices": _price_list(prices),
+        "not_found": _not_found(prices),
     }
 
 
@@ -537,12 +538,22 @@ def _price_list(prices: Prices) -> list[dict[str, Any]]:
             "cores": quantity.cores,
             "source": quantity.source,
             "date": quantity.date,
+            "retrieved": quantity.retrieved,
             "sourced": quantity.sourced,
             "own": quantity.own,
         }
         for device in prices.devices
         for name, quantity in device.quantities.items()
     ]
+
+
+def _not_found(prices: Prices) -> list[dict[str, Any]]:
+    """Devices with the costs that no source was found for: no measure is divided by those."""
+    missing = [
+        (device.name, [name for name in COST_OF.values() if name not in device.quantities])
+        for device in prices.devices
+    ]
+    return [{"device": device, "quantities": names} for device, names in missing if names]
 
 
 def _rounded(value: float) -> float:

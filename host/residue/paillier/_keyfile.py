@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import secrets
 import struct
-import tempfile
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from residue._files import write_file
 from residue.backends._protocol import Backend
-from residue.errors import KeyFileError, ResidueError, WrongPassphrase
+from residue.errors import KeyFileError, WrongPassphrase
 from residue.paillier._keys import PrivateKey, PublicKey
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "private_key_to_bytes",
     "save_private_key",
     "save_public_key",
-    "write_file",
 ]
 
 VERSION = 1
@@ -93,7 +92,7 @@ def private_key_from_bytes(
 
 def save_private_key(path: str | os.PathLike[str], key: PrivateKey, passphrase: str) -> None:
     """Write an encrypted private key, mode 0600, whole or not at all."""
-    write_file(path, private_key_to_bytes(key, passphrase), mode=0o600)
+    write_file(path, private_key_to_bytes(key, passphrase), mode=0o600, error=KeyFileError)
 
 
 def load_private_key(
@@ -105,7 +104,7 @@ def load_private_key(
 
 def save_public_key(path: str | os.PathLike[str], key: PublicKey) -> None:
     """Write a public key, whole or not at all."""
-    write_file(path, key.to_bytes(), mode=0o644)
+    write_file(path, key.to_bytes(), mode=0o644, error=KeyFileError)
 
 
 def load_public_key(path: str | os.PathLike[str], *, device: str | Backend = "auto") -> PublicKey:
@@ -116,33 +115,6 @@ def load_public_key(path: str | os.PathLike[str], *, device: str | Backend = "au
         InvalidKey: malformed.
     """
     return PublicKey.from_bytes(_read(path), device=device)
-
-
-def write_file(
-    path: str | os.PathLike[str],
-    data: bytes,
-    *,
-    mode: int,
-    error: type[ResidueError] = KeyFileError,
-) -> None:
-    """Write a file by renaming a complete temporary one; raise `error` where that fails."""
-    target = Path(path)
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as failure:
-        raise error(f"cannot write {target}: {failure.strerror}") from failure
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(target)
-    except BaseException as failure:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(failure, OSError):
-            raise error(f"cannot write {target}: {failure.strerror}") from failure
-        raise
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:

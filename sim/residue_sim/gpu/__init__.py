@@ -4,7 +4,8 @@ The kernels' own source is compiled by g++ over `lanes.hpp`, which runs a group 
 lockstep (`emulated_gpu`), or by NVRTC to PTX, inline assembly and shuffles included, which
 `residue_sim.gpu.ptx` interprets (`interpreted_gpu`). `FakeCupy` has the part of CuPy that the
 backend uses, memory being the host's, so that all of the backend's Python runs. What runs nowhere
-here: machine code, CuPy itself, and several things at the same time.
+here: machine code, CuPy itself, and several things at the same time; instead, streams may run as
+late or as early as what they wait for allows.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import ctypes
 import subprocess
 import tempfile
 import weakref
+from collections import deque
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,9 +74,17 @@ class FakeCupy:
     Args:
         memory: bytes that the devices have together.
         devices: how many there are.
+        eager: which streams of a device run what is queued as soon as what it waits for is done, by
+            the order in which they were made; others run when the host waits, and no further than
+            they must.
     """
 
-    def __init__(self, memory: int = 1 << 30, devices: int = 1) -> None:
+    def __init__(
+        self, memory: int = 1 << 30, devices: int = 1, eager: tuple[int, ...] = (0, 1)
+    ) -> None:
+        self._eager = eager
+        self._streams: list[_Stream] = []
+        self.current: list[_Stream] = []
         self._limit = memory
         self._count = 0
         self._properties = {
@@ -94,10 +104,10 @@ class FakeCupy:
                 getDeviceProperties=lambda ordinal: self._properties,
             ),
             Device=lambda ordinal: contextlib.nullcontext(),
-            Stream=_Stream,
+            Stream=self._stream,
             Event=_Event,
             Memory=self._memory,
-            MemoryPointer=_Pointer,
+            MemoryPointer=partial(_Pointer, self),
             alloc_pinned_memory=self._memory,
         )
 
@@ -109,10 +119,21 @@ class FakeCupy:
         self.memories.add(memory)
         return memory
 
+    def _stream(self, non_blocking: bool) -> _Stream:
+        self._streams.append(_Stream(self, non_blocking))
+        return self._streams[-1]
+
+    def advance(self) -> None:
+        """Let eager streams run until they wait for one that is not."""
+        for _ in self._streams:
+            for i, stream in enumerate(self._streams):
+                if i % 2 in self._eager:
+                    stream.run()
+
     def RawModule(self, path: str) -> _Library | _Ptx:  # noqa: N802 - CuPy's name
         """The kernels in a shared library, or as PTX."""
         start = Path(path).read_bytes()[:4]
-        return _Library(path, self.launches) if start == b"\x7fELF" else _Ptx(path, self)
+        return _Library(path, self) if start == b"\x7fELF" else _Ptx(path, self)
 
     def allocation(self, address: int) -> tuple[NDArray[np.uint32], int, int]:
         """The words of the allocation that has `address`, where it begins, and its number.
@@ -135,7 +156,8 @@ class _Memory:
 
 
 class _Pointer:
-    def __init__(self, memory: _Memory, offset: int) -> None:
+    def __init__(self, cupy: FakeCupy, memory: _Memory, offset: int) -> None:
+        self._cupy = cupy
         self._memory = memory
         self._offset = offset
         self.ptr = memory.ptr + offset
@@ -145,54 +167,104 @@ class _Pointer:
             raise KernelFault(f"{size} bytes at {self._offset} of {self._memory.size}")
         return size
 
+    def _pinned(self, host: ctypes.c_void_p) -> int:
+        """The host's address, if that is pinned memory which nobody has given back yet."""
+        address = int(host.value or 0)
+        self._cupy.allocation(address)
+        return address
+
     def copy_from_host_async(self, host: ctypes.c_void_p, size: int, stream: _Stream) -> None:
-        ctypes.memmove(self.ptr, host, self._checked(size))
+        self._checked(size)
+        stream.add(lambda: ctypes.memmove(self.ptr, self._pinned(host), size))
 
     def copy_to_host_async(self, host: ctypes.c_void_p, size: int, stream: _Stream) -> None:
-        ctypes.memmove(host, self.ptr, self._checked(size))
+        self._checked(size)
+        stream.add(lambda: ctypes.memmove(self._pinned(host), self.ptr, size))
 
     def copy_from_device_async(self, source: _Pointer, size: int, stream: _Stream) -> None:
-        ctypes.memmove(self.ptr, source.ptr, source._checked(self._checked(size)))
+        source._checked(self._checked(size))
+        stream.add(lambda: ctypes.memmove(self.ptr, source.ptr, size))
 
     def memset_async(self, value: int, size: int, stream: _Stream) -> None:
-        ctypes.memset(self.ptr, value, self._checked(size))
+        self._checked(size)
+        stream.add(lambda: ctypes.memset(self.ptr, value, size))
 
 
 class _Stream:
-    def __init__(self, non_blocking: bool) -> None:
+    """What is queued: functions, and events to wait for."""
+
+    def __init__(self, cupy: FakeCupy, non_blocking: bool) -> None:
+        self._cupy = cupy
+        self._queue: deque[Callable[[], object] | _Event] = deque()
         self.non_blocking = non_blocking
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> None:
+        self._cupy.current.append(self)
 
-    def __exit__(self, *error: object) -> None: ...
+    def __exit__(self, *error: object) -> None:
+        self._cupy.current.pop()
 
-    def synchronize(self) -> None: ...
+    def add(self, work: Callable[[], object] | _Event) -> None:
+        self._queue.append(work)
+        self._cupy.advance()
+
+    def wait_event(self, event: _Event) -> None:
+        self.add(event)
+
+    def run(self) -> None:
+        """What is queued, as far as it need not wait."""
+        while self._queue and (not isinstance(self._queue[0], _Event) or self._queue[0].done):
+            self.step()
+
+    def step(self) -> None:
+        """The next that is queued, and what it waits for."""
+        work = self._queue.popleft()
+        if isinstance(work, _Event):
+            work.synchronize()
+        else:
+            work()
+
+    def synchronize(self) -> None:
+        while self._queue:
+            self.step()
 
 
 class _Event:
-    done = True
+    def __init__(self, disable_timing: bool) -> None:
+        self.done = True
+        self._stream: _Stream | None = None
 
-    def __init__(self, disable_timing: bool) -> None: ...
+    def record(self, stream: _Stream) -> None:
+        self.done = False
+        self._stream = stream
+        stream.add(self._reached)
 
-    def record(self, stream: _Stream) -> None: ...
+    def _reached(self) -> None:
+        self.done = True
 
-    def synchronize(self) -> None: ...
+    def synchronize(self) -> None:
+        while not self.done:
+            assert self._stream is not None
+            self._stream.step()
 
 
 class _Library:
-    def __init__(self, path: str, launches: list[tuple[str, bytes]]) -> None:
+    def __init__(self, path: str, cupy: FakeCupy) -> None:
         self._library = ctypes.CDLL(path)
         self._library.failure.restype = ctypes.c_char_p
-        self._launches = launches
+        self._cupy = cupy
 
     def get_function(self, name: str) -> Callable[..., None]:
         kernel = self._library[name]
 
-        def launch(grid: tuple[int], block: tuple[int], args: tuple[int, ...]) -> None:
-            self._launches.append((name, b""))
+        def run(args: tuple[int, ...]) -> None:
+            self._cupy.launches.append((name, b""))
             kernel(*map(ctypes.c_longlong, args))
             if fault := self._library.failure():
                 raise KernelFault(f"{name}: {fault.decode()}")
+
+        def launch(grid: tuple[int], block: tuple[int], args: tuple[int, ...]) -> None:
+            self._cupy.current[-1].add(lambda: run(args))
 
         return launch
 
@@ -205,9 +277,12 @@ class _Ptx:
     def get_function(self, name: str) -> Callable[..., None]:
         program = self._programs[name]
 
-        def launch(grid: tuple[int], block: tuple[int], args: tuple[int, ...]) -> None:
-            seen = ptx.run(program, grid[0], block[0], args, self._cupy.allocation)
+        def run(grid: int, block: int, args: tuple[int, ...]) -> None:
+            seen = ptx.run(program, grid, block, args, self._cupy.allocation)
             self._cupy.launches.append((name, seen))
+
+        def launch(grid: tuple[int], block: tuple[int], args: tuple[int, ...]) -> None:
+            self._cupy.current[-1].add(lambda: run(grid[0], block[0], args))
 
         return launch
 

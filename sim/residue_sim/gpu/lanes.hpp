@@ -86,6 +86,13 @@ FN word from_below(word x) {
   return r;
 }
 
+FN word from_half(word x, int up, int offset) {
+  exchange();
+  word r;
+  for (int t = 0; t < THREADS; t++) r.v[t] = x.v[((t + up) / 2 + offset) & (THREADS - 1)];
+  return r;
+}
+
 FN word ballot(word bit) {
   exchange();
   u32 all = 0;

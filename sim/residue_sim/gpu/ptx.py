@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,9 +74,21 @@ def parse(text: str) -> dict[str, Program]:
 
 
 def run(
-    program: Program, blocks: int, threads: int, arguments: tuple[int, ...], memory: Memory
+    program: Program,
+    blocks: int,
+    threads: int,
+    arguments: tuple[int, ...],
+    memory: Memory,
+    counts: Counter[str] | None = None,
 ) -> bytes:
     """Launch the kernel, its warps one after the other.
+
+    Args:
+        program: it.
+        blocks, threads: how many, and of how many threads each.
+        arguments: 64 bits each.
+        memory: the device's.
+        counts: gets how often each operation was run by a warp.
 
     Returns:
         a digest of what an observer could see: which instructions were run, by which lanes, and
@@ -84,7 +97,7 @@ def run(
     seen = hashlib.blake2b()
     for block in range(blocks):
         for first in range(0, threads, _WARP):
-            _Warp(program, (block, blocks, threads, first), arguments, memory, seen).run()
+            _Warp(program, (block, blocks, threads, first), arguments, memory, seen).run(counts)
     return seen.digest()
 
 
@@ -113,13 +126,15 @@ class _Warp:
         self._at = np.zeros(_WARP, np.int64)  # next instruction of each lane
         self._active = np.ones(_WARP, bool)
 
-    def run(self) -> None:
+    def run(self, counts: Counter[str] | None) -> None:
         """Until all lanes have returned."""
         code, end = self._program.code, len(self._program.code)
         while (at := int(self._at.min())) < end:
             self._active = self._at == at
             self._seen.update(at.to_bytes(4, "little") + self._active.tobytes())
             guard, opcode, operands = code[at]
+            if counts is not None:
+                counts[opcode] += 1
             taken = self._active
             if guard:
                 holds = self._registers[guard.lstrip("!")]
