@@ -17,6 +17,7 @@ __all__ = [
     "ResidueArray",
     "SupportsMultiPowRows",
     "SupportsMultiPowVar",
+    "SupportsOverlap",
     "SupportsPowModuli",
     "SupportsPowVar",
     "SupportsSelfTest",
@@ -215,6 +216,15 @@ class SupportsMultiPowRows(Protocol):
 
         As constant in time as `Backend.multi_pow`.
         """
+
+
+@runtime_checkable
+class SupportsOverlap(Protocol):
+    """Operations that hold up the thread that calls, but neither other threads nor other calls."""
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether calling them from several threads at once gains anything."""
 
 
 @runtime_checkable

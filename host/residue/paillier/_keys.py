@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from residue._limbs import from_limbs, to_limbs
 from residue._overlap import both
 from residue.backends import get_backend
-from residue.backends._protocol import Backend, Limbs, Modulus, ResidueArray
+from residue.backends._protocol import Backend, Limbs, Modulus, ResidueArray, SupportsOverlap
 from residue.errors import (
     CorruptResult,
     EncodingOverflow,
@@ -189,6 +189,7 @@ class PublicKey:
         self._check_bound(x.bound)
         residues = self.backend.mul(
             *_side_by_side(
+                self.backend,
                 x.mantissas.size,
                 lambda: self.plain_residues(x.mantissas),
                 lambda: self._randomness(x.mantissas.size, scheme),
@@ -376,7 +377,10 @@ class PrivateKey:
         results = []
         n, limit = mpz(self._public_key.n), self._public_key.max_mantissa
         halves = _side_by_side(
-            len(values), lambda: p.plaintexts_var(values), lambda: q.plaintexts_var(values)
+            self.backend,
+            len(values),
+            lambda: p.plaintexts_var(values),
+            lambda: q.plaintexts_var(values),
         )
         for mp, mq in zip(*halves, strict=True):
             m = mq + q.prime * ((mp - mq) * self._q_inverse % p.prime)
@@ -438,9 +442,13 @@ class PrivateKey:
         return f"PrivateKey({self._public_key!r})"
 
 
-def _side_by_side(count: int, here: Callable[[], _A], beside: Callable[[], _B]) -> tuple[_A, _B]:
-    """`both`, for numbers enough that a thread is worth its start."""
-    return both(here, beside) if count >= _LEAST_OVERLAP else (here(), beside())
+def _side_by_side(
+    backend: Backend, count: int, here: Callable[[], _A], beside: Callable[[], _B]
+) -> tuple[_A, _B]:
+    """`both`, where a thread is worth its start: one waits for kernels, one has GMP's work."""
+    if count >= _LEAST_OVERLAP and isinstance(backend, SupportsOverlap) and backend.overlaps:
+        return both(here, beside)
+    return here(), beside()
 
 
 class _Half:
