@@ -6,12 +6,13 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
 from sklearn.linear_model import Lasso, LogisticRegression
-from sklearn.metrics import accuracy_score, roc_auc_score
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner
 
@@ -28,8 +29,9 @@ from tests.integration.test_federated_quality import (
     metrics_of,
     r2_of_diabetes,
     scaled,
+    written,
 )
-from tests.integration.test_shared import LEAST_SQUARES, LOGISTIC, POISSON
+from tests.integration.test_shared import LEAST_SQUARES, LOGISTIC, POISSON, SOFTMAX
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "breast_shared_lr.yaml"
 
@@ -91,6 +93,23 @@ def test_one_versus_rest(tmp_path: Path) -> None:
     training = {"one_vs_rest": True, "epochs": 12, "optimiser": {"learning_rate": 0.1}}
     job = job_of(guest, host, LOGISTIC, **training)
     assert metrics_of(job, tmp_path) == pytest.approx(expected, rel=WITHIN)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("load", "epochs"), [(load_iris, 100), (load_wine, 60)])
+def test_softmax(tmp_path: Path, load: Any, epochs: int) -> None:
+    """Accuracy and log loss of its twin, and of scikit-learn's model, which has converged."""
+    frame, y = load(return_X_y=True, as_frame=True)
+    frame.columns, half = [f"c{j}" for j in range(frame.shape[1])], frame.shape[1] // 2
+    guest, host = written(tmp_path, frame.iloc[:, :half].assign(y=y), frame.iloc[:, half:])
+    optimiser = {"learning_rate": 1.0, "momentum": 0.9}
+    job = job_of(guest, host, SOFTMAX, epochs=epochs, optimiser=optimiser, l2=1 / len(frame))
+    metrics, twin = metrics_of(job, tmp_path), twin_of(job)
+    assert metrics == pytest.approx(twin.metrics, rel=1e-3)
+    z = scaled(frame.to_numpy())
+    model = LogisticRegression(max_iter=5000).fit(z, y)
+    assert metrics["accuracy"] == pytest.approx(model.score(z, y), rel=WITHIN)
+    assert metrics["log_loss"] == pytest.approx(log_loss(y, model.predict_proba(z)), rel=WITHIN)
 
 
 @pytest.mark.full
