@@ -21,6 +21,7 @@ from residue_federated.audit._live import RECORD
 from residue_federated.audit._verify import audit_records
 from residue_federated.errors import AuditViolation, DataError, Diverged, ProtocolError
 from residue_federated.linear._models import metrics_of_classes
+from residue_federated.planning import plan_job
 from residue_federated.proto import v1
 from residue_federated.shared._exchange import Exchange
 from residue_federated.shared._ring import Integers
@@ -357,6 +358,22 @@ def test_divergence_is_an_error(tmp_path: Path, algorithm: str, reveal: str) -> 
     run = run_all(make_job(tmp_path, algorithm, **training), tmp_path)
     assert "guest" not in run.reports
     assert any(isinstance(error, Diverged) for error in run.errors.values())
+
+
+@pytest.mark.full
+def test_softmax_costs_what_is_planned(tmp_path: Path) -> None:
+    """Messages and bytes, comparisons and rounds of divisions counted by their steps."""
+    job = make_job(tmp_path, SOFTMAX, epochs=6, batch_size=40)
+    (planned,) = (c for c in plan_job(job, within=0.0).components if c.name == "train")
+    run = run_all(job, tmp_path / "run")
+    assert run.errors == {}
+    sent = [m for m in run.messages if m.tag.startswith("train/")]
+    assert sum(send.messages for send in planned.sends) == len(sent)
+    size = sum(len(m.data) for m in sent)
+    assert sum(send.bytes for send in planned.sends) == pytest.approx(size, rel=0.02)
+    steps = {s.step: s.messages for s in planned.sends if s.sender == "h0"}
+    assert steps["c/{epoch}/{batch}/{level}"] == steps["m/{epoch}/{batch}/{level}"] == 2 * 12
+    assert steps["r/{epoch}/{batch}/{round}"] == 3 * 12
 
 
 # --- attacks, all by the host --------------------------------------------------------------------

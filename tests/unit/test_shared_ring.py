@@ -92,7 +92,7 @@ def test_a_key_may_be_too_short() -> None:
 
 
 @pytest.mark.parametrize("rows", [2, 569, 100_000])
-@pytest.mark.parametrize("kind", ["logistic", "linear", "poisson"])
+@pytest.mark.parametrize("kind", ["logistic", "linear", "poisson", "softmax"])
 def test_gains_are_the_step_and_what_they_give_fits_the_ring(kind: str, rows: int) -> None:
     of = config(kind, optimiser={"learning_rate": 0.3, "momentum": 0.9}, l2=0.01)
     scale = gains(of, rows)
@@ -248,6 +248,18 @@ def test_soft_thresholds_of_shares_are_exact_and_seen_by_nobody(
         (
             {"components": {"t": {"type": "shared_linear_regression", "one_vs_rest": True}}},
             "one_vs_rest is for shared_logistic_regression",
+        ),
+        (
+            {"components": {"t": {"type": "shared_softmax_regression", "one_vs_rest": True}}},
+            "one_vs_rest is for shared_logistic_regression",
+        ),
+        (
+            {
+                "components": {
+                    "t": {"type": "shared_softmax_regression", "precision": {"integer_bits": 7}}
+                }
+            },
+            "shared_softmax_regression takes up to 6 precision.integer_bits",
         ),
         (
             {"components": {"t": {"type": "shared_linear_regression", "l1": 1e-5}}},
