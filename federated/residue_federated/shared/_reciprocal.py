@@ -85,8 +85,8 @@ class Reciprocal:
     def __call__(self, tag: str, sums: Integers) -> Integers:
         """Reduced shares ``(n,)`` of ``1 / S``, in units of ``2**-INVERSE_BITS``.
 
-        sums: those of S, in units of ``2**-FRACTION``.
-        Where an S is outside the interval the result is anything.
+        sums: those of S, in units of ``2**-FRACTION``. Where an S is outside the interval the
+        result is anything.
         """
         a, b = self.interval.line
         shift, lead = self.interval.shift, self.exchange.lead

@@ -52,6 +52,7 @@ def levels_of(classes: int) -> int:
     return (classes - 1).bit_length()
 
 
+@cache
 def interval_of(classes: int) -> Interval:
     """Where sums over so many classes are."""
     return Interval(_LOWEST, _HIGHEST * classes)
