@@ -62,6 +62,7 @@ _MODULES = {
     "shared_logistic_regression": "shared._train",
     "shared_linear_regression": "shared._train",
     "shared_poisson_regression": "shared._train",
+    "shared_softmax_regression": "shared._train",
     "secureboost": "boosting._train",
     "horizontal_logistic_regression": "horizontal._train",
     "horizontal_mlp": "horizontal._train",

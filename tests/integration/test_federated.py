@@ -50,6 +50,7 @@ def write_data(directory: Path, hosts: int, algorithm: str) -> None:
                 "logistic_regression": (y > 0).astype(int),
                 "linear_regression": 50 + 10 * y,
                 "poisson_regression": rng.poisson(np.exp(0.4 * signal)),
+                "softmax_regression": np.digitize(y, [-0.7, 0.7]),
             }[algorithm]
         frame.sample(frac=1, random_state=len(name)).to_csv(directory / f"{name}.csv", index=False)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import log_loss
 
 import residue
 from residue_federated import Job
@@ -20,6 +21,7 @@ from residue_federated.audit._live import RECORD
 from residue_federated.audit._verify import audit_records
 from residue_federated.errors import AuditViolation, DataError, Diverged, ProtocolError
 from residue_federated.linear._models import metrics_of_classes
+from residue_federated.planning import plan_job
 from residue_federated.proto import v1
 from residue_federated.shared._exchange import Exchange
 from residue_federated.shared._ring import Integers
@@ -32,6 +34,7 @@ Send = Callable[[str, str, v1.Payload], None]
 LEAST_SQUARES = "shared_linear_regression"
 LOGISTIC = "shared_logistic_regression"
 POISSON = "shared_poisson_regression"
+SOFTMAX = "shared_softmax_regression"
 
 
 def make_job(directory: Path, algorithm: str, **training: Any) -> Job:
@@ -122,6 +125,45 @@ def test_one_vs_rest_equals_its_twin_under_one_key_each(tmp_path: Path, reveal: 
     assert (scores["class"] == y).mean() == pytest.approx(train.metrics["accuracy"])
 
 
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"l2": 0.02, "optimiser": {"learning_rate": 0.5, "momentum": 0.5}},
+        {"batch_size": 25, "shuffle_seed": 1, "l1": 0.05, "intercept": False},
+        {"reveal": "none", "early_stop": {"tolerance": 1e-6}},
+    ],
+)
+def test_softmax_equals_its_twin_and_predicts(tmp_path: Path, training: dict[str, Any]) -> None:
+    job = make_job(tmp_path, SOFTMAX, **training)
+    run, twin = run_all(job, tmp_path / "run"), twin_of(job)
+    assert run.errors == {}
+    train = run.reports["guest"].component("train")
+    assert twin.model is not None
+    assert train.metrics == pytest.approx(twin.metrics, rel=2e-3)
+    assert (train.rounds, train.losses) == (3, [])
+    guest, host = (model_of(tmp_path / "run", party) for party in ("guest", "h0"))
+    if "reveal" in training:
+        assert "weights" not in guest | host
+        assert train.facts["moves"] == pytest.approx(twin.model["moves"], abs=2e-3)
+    else:
+        weights = [*np.transpose(guest["weights"]), *np.transpose(host["weights"])]
+        weights += [] if guest["intercept"] is None else [guest["intercept"]]
+        expected = np.transpose(twin.model["weights"])
+        assert np.array(weights) == pytest.approx(expected, abs=2e-3)
+        assert np.array_equal(np.equal(weights, 0), expected == 0)
+        assert np.any(expected == 0) == ("l1" in training)
+    report = audit_of(job, tmp_path / "run")
+    assert (report.findings, report.undeclared) == ([], [])
+    applied = run_all(job, tmp_path / "applied", models=tmp_path / "run")
+    assert applied.errors == {}
+    scored = pd.read_csv(tmp_path / "applied" / "guest" / "train.csv")
+    y = load_table(job, "guest").y
+    assert y is not None
+    p = scored[[f"probability_{k}" for k in range(3)]].to_numpy()
+    found = {"log_loss": log_loss(y, p), **metrics_of_classes(y, p)}
+    assert found == pytest.approx(train.metrics)
+
+
 def test_early_stop_is_the_twins(tmp_path: Path) -> None:
     job = make_job(tmp_path, LEAST_SQUARES, epochs=30, early_stop={"tolerance": 0.1})
     run, twin = run_all(job, tmp_path), twin_of(job)
@@ -173,6 +215,27 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     # What left the parties carries the same masks under other randomness and another key.
     sent = [{m.tag: m.data for m in r.messages if "/g/" in m.tag} for r in (first, again)]
     assert all(sent[1][tag] != sent[0][tag] for tag in sent[1])
+
+
+def test_softmax_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    """As after a death in the second epoch; comparisons and divisions are done again."""
+    job = make_job(tmp_path, SOFTMAX, epochs=2, batch_size=30, l1=0.01)
+    first = run_all(job, tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    for party in ("guest", "h0"):
+        states = tmp_path / "again" / party / "states"
+        (states / "_job" / "2.npz").unlink()
+        (states / "train" / "2.npz").unlink()
+        (tmp_path / "again" / party / "models" / "train.json").unlink()
+    again = run_all(job, tmp_path / "again")
+    assert first.errors == again.errors == {}
+    done = {m.tag: m.data for m in again.messages if re.match("train/[cmpsrq]/", m.tag)}
+    assert {tag.split("/")[2] for tag in done} == {"1"}
+    before = {m.tag: m.data for m in first.messages}
+    assert all(before[tag] != data for tag, data in done.items())
+    for party in ("guest", "h0"):
+        assert model_of(tmp_path / "again", party) == model_of(tmp_path / "run", party)
+    assert audit_of(job, tmp_path / "again").findings == []
 
 
 @pytest.mark.full
@@ -264,6 +327,7 @@ def test_every_ciphertext_that_leaves_carries_fresh_randomness(tmp_path: Path) -
     [
         (LEAST_SQUARES, "h0", lambda f: f.assign(a=f["a"] * 0 + 99.0), "h0: column 'a' has val"),
         (POISSON, "guest", lambda f: f.assign(y=-1.0), "guest: labels must be from 0 to below 64"),
+        (SOFTMAX, "guest", lambda f: f.assign(y=f["y"] + 0.5), "guest: labels of several classes"),
     ],
 )
 def test_data_that_training_cannot_take(
@@ -280,12 +344,36 @@ def test_data_that_training_cannot_take(
     assert not any(v1.Payload.FromString(m.data).HasField("ciphertexts") for m in run.messages)
 
 
-@pytest.mark.parametrize("reveal", ["own", pytest.param("none", marks=pytest.mark.full)])
-def test_divergence_is_an_error(tmp_path: Path, reveal: str) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "reveal"),
+    [
+        (LEAST_SQUARES, "own"),
+        (SOFTMAX, "own"),
+        pytest.param(LEAST_SQUARES, "none", marks=pytest.mark.full),
+        pytest.param(SOFTMAX, "none", marks=pytest.mark.full),
+    ],
+)
+def test_divergence_is_an_error(tmp_path: Path, algorithm: str, reveal: str) -> None:
     training = {"epochs": 4, "optimiser": {"learning_rate": 1000.0}, "reveal": reveal}
-    run = run_all(make_job(tmp_path, LEAST_SQUARES, **training), tmp_path)
+    run = run_all(make_job(tmp_path, algorithm, **training), tmp_path)
     assert "guest" not in run.reports
     assert any(isinstance(error, Diverged) for error in run.errors.values())
+
+
+@pytest.mark.full
+def test_softmax_costs_what_is_planned(tmp_path: Path) -> None:
+    """Messages and bytes, comparisons and rounds of divisions counted by their steps."""
+    job = make_job(tmp_path, SOFTMAX, epochs=6, batch_size=40)
+    (planned,) = (c for c in plan_job(job, within=0.0).components if c.name == "train")
+    run = run_all(job, tmp_path / "run")
+    assert run.errors == {}
+    sent = [m for m in run.messages if m.tag.startswith("train/")]
+    assert sum(send.messages for send in planned.sends) == len(sent)
+    size = sum(len(m.data) for m in sent)
+    assert sum(send.bytes for send in planned.sends) == pytest.approx(size, rel=0.02)
+    steps = {s.step: s.messages for s in planned.sends if s.sender == "h0"}
+    assert steps["c/{epoch}/{batch}/{level}"] == steps["m/{epoch}/{batch}/{level}"] == 2 * 12
+    assert steps["r/{epoch}/{batch}/{round}"] == 3 * 12
 
 
 # --- attacks, all by the host --------------------------------------------------------------------
@@ -301,16 +389,34 @@ def block_changed(tag: str, change: Callable[[bytes], bytes]) -> Callable[..., N
     return lambda patch: sending(patch, "h0", act)
 
 
-def answered_with_more(patch: pytest.MonkeyPatch) -> None:
+def answered_with_more(place: str, by: str = "h0") -> Callable[[pytest.MonkeyPatch], None]:
     """More than a number and a mask can be: it would tell which of two things it was added to."""
-    answer = Exchange.answer
 
-    def more(self: Exchange, tag: str, c: Any, slots: Any) -> Integers:
-        if not self.lead and tag == "g/0/0":
-            c = c + (1 << slots.used * slots.width)
-        return answer(self, tag, c, slots)
+    def install(patch: pytest.MonkeyPatch) -> None:
+        answer = Exchange.answer
 
-    patch.setattr(Exchange, "answer", more)
+        def more(self: Exchange, tag: str, c: Any, slots: Any, *rest: Any, **how: Any) -> Integers:
+            if self.lead == (by == "guest") and tag == place:
+                c = c + (1 << slots.used * slots.width)
+            return answer(self, tag, c, slots, *rest, **how)
+
+        patch.setattr(Exchange, "answer", more)
+
+    return install
+
+
+def counted_otherwise(place: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """The host offers one number less."""
+
+    def install(patch: pytest.MonkeyPatch) -> None:
+        offer = Exchange.offer
+
+        def fewer(self: Exchange, tag: str, numbers: Integers) -> None:
+            offer(self, tag, numbers if self.lead or tag != place else numbers[:, :-1])
+
+        patch.setattr(Exchange, "offer", fewer)
+
+    return install
 
 
 def offered_too_large(place: str) -> Callable[[pytest.MonkeyPatch], None]:
@@ -354,7 +460,11 @@ def shares_of_other_shape(patch: pytest.MonkeyPatch) -> None:
 
 
 ATTACKS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], type[Exception], str]] = {
-    "answer out of range": (answered_with_more, AuditViolation, "'g/0/0' with shares out of range"),
+    "answer out of range": (
+        answered_with_more("g/0/0"),
+        AuditViolation,
+        "'g/0/0' with shares out of range",
+    ),
     "offer out of range": (
         offered_too_large("d/0/0"),
         AuditViolation,
@@ -398,3 +508,73 @@ def test_an_attack_is_caught_and_the_attacker_named(
         assert isinstance(found, AuditViolation)
         assert found.party == "h0"
         assert audit_of(job, tmp_path).named == ["h0"]
+
+
+SOFTMAX_ATTACKS: dict[str, tuple[Any, str, type[Exception], str]] = {
+    "factor out of range": (
+        offered_too_large("p/0/0"),
+        "h0",
+        AuditViolation,
+        "'train/p/0/0' with numbers of up",
+    ),
+    "error out of range": (
+        offered_too_large("r/0/0/1"),
+        "h0",
+        AuditViolation,
+        "'train/r/0/0/1' with numbers of up",
+    ),
+    "one reciprocal less": (
+        counted_otherwise("q/0/0"),
+        "h0",
+        ProtocolError,
+        "ciphertexts of shapes .* as 'q/0/0'",
+    ),
+    "a round left out": (
+        lambda patch: sending(
+            patch,
+            "h0",
+            lambda send, peer, tag, payload: send(
+                peer, "train/q/0/0" if tag == "train/r/0/0/0" else tag, payload
+            ),
+        ),
+        "h0",
+        AuditViolation,
+        "sent 'q/0/0'.*expected 'r/0/0/0'",
+    ),
+    "answer out of range": (
+        answered_with_more("s/0/0", "guest"),
+        "guest",
+        AuditViolation,
+        "'s/0/0' with shares out of range",
+    ),
+    "another number of classes": (
+        lambda patch: sending(patch, "guest", classes_claimed),
+        "guest",
+        ProtocolError,
+        "claims 1001 classes",
+    ),
+}
+
+
+def classes_claimed(send: Send, peer: str, tag: str, payload: v1.Payload) -> None:
+    if tag == "train/classes":
+        payload.record.arrays["count"].data = (1001).to_bytes(8, "little")
+    send(peer, tag, payload)
+
+
+@pytest.mark.parametrize("name", SOFTMAX_ATTACKS)
+def test_an_attack_on_softmax_is_caught_and_the_attacker_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    install, attacker, error, text = SOFTMAX_ATTACKS[name]
+    job = make_job(tmp_path, SOFTMAX, epochs=1)
+    install(monkeypatch)
+    disarm(monkeypatch, attacker)
+    run = run_all(job, tmp_path)
+    monkeypatch.undo()
+    found = run.errors["h0" if attacker == "guest" else "guest"]
+    assert isinstance(found, error), found
+    assert re.match(f"{attacker} .*{text}", str(found))
+    if isinstance(found, AuditViolation):
+        assert found.party == attacker
+        assert audit_of(job, tmp_path).named == [attacker]

@@ -6,16 +6,17 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
 from sklearn.linear_model import Lasso, LogisticRegression
-from sklearn.metrics import accuracy_score, roc_auc_score
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner
 
-from residue_federated import load_job
+from residue_federated import Job, load_job
 from residue_federated._cli import app
 from residue_federated._trial import Event, new_run_directory, run_trial
 from residue_federated.errors import PeerLost
@@ -28,8 +29,9 @@ from tests.integration.test_federated_quality import (
     metrics_of,
     r2_of_diabetes,
     scaled,
+    written,
 )
-from tests.integration.test_shared import LEAST_SQUARES, LOGISTIC, POISSON
+from tests.integration.test_shared import LEAST_SQUARES, LOGISTIC, POISSON, SOFTMAX
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "breast_shared_lr.yaml"
 
@@ -93,6 +95,29 @@ def test_one_versus_rest(tmp_path: Path) -> None:
     assert metrics_of(job, tmp_path) == pytest.approx(expected, rel=WITHIN)
 
 
+def of_classes(directory: Path, load: Any, epochs: int) -> tuple[Job, Any, Any]:
+    """A softmax regression of a set of scikit-learn's, half of its columns each; x and y."""
+    frame, y = load(return_X_y=True, as_frame=True)
+    frame.columns, half = [f"c{j}" for j in range(frame.shape[1])], frame.shape[1] // 2
+    data = written(directory, frame.iloc[:, :half].assign(y=y), frame.iloc[:, half:])
+    optimiser = {"learning_rate": 1.0, "momentum": 0.9}
+    job = job_of(*data, SOFTMAX, epochs=epochs, optimiser=optimiser, l2=1 / len(frame))
+    return job, frame.to_numpy(), y
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("load", "epochs"), [(load_iris, 100), (load_wine, 60)])
+def test_softmax(tmp_path: Path, load: Any, epochs: int) -> None:
+    """Accuracy and log loss of its twin, and of scikit-learn's model, which has converged."""
+    job, x, y = of_classes(tmp_path, load, epochs)
+    metrics, twin = metrics_of(job, tmp_path), twin_of(job)
+    assert metrics == pytest.approx(twin.metrics, rel=1e-3)
+    z = scaled(x)
+    model = LogisticRegression(max_iter=5000).fit(z, y)
+    assert metrics["accuracy"] == pytest.approx(model.score(z, y), rel=WITHIN)
+    assert metrics["log_loss"] == pytest.approx(log_loss(y, model.predict_proba(z)), rel=WITHIN)
+
+
 @pytest.mark.full
 def test_poisson_regression(tmp_path: Path) -> None:
     guest, host, expected = counts(tmp_path)
@@ -104,8 +129,10 @@ def test_poisson_regression(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("party", ["guest", "host"])
-def test_a_killed_run_can_only_end_one_way(tmp_path: Path, party: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "party"), [("logistic", "guest"), ("logistic", "host"), ("softmax", "host")]
+)
+def test_a_killed_run_can_only_end_one_way(tmp_path: Path, kind: str, party: str) -> None:
     """Two copies of what a kill -9 left are resumed, under new keys: the same model, bit by bit."""
     pids: dict[str, int] = {}
 
@@ -115,7 +142,7 @@ def test_a_killed_run_can_only_end_one_way(tmp_path: Path, party: str) -> None:
         if event.kind == "round" and event.party == "guest" and event.content["done"] == 3:
             os.kill(pids[party], signal.SIGKILL)
 
-    job = load_job(EXAMPLE)
+    job = load_job(EXAMPLE) if kind == "logistic" else of_classes(tmp_path, load_iris, epochs=6)[0]
     with pytest.raises(PeerLost), new_run_directory(tmp_path / "run") as directory:
         run_trial(job, directory, watch=watch)
     shutil.copytree(tmp_path / "run.partial", tmp_path / "copy.partial")

@@ -19,6 +19,7 @@ from residue_federated.errors import JobError
 from residue_federated.shared import _rectify, _residuals
 from residue_federated.shared._config import SharedConfig
 from residue_federated.shared._exchange import MASK_BITS, Exchange, Keys, Slots
+from residue_federated.shared._exponential import FACTOR_BITS
 from residue_federated.shared._format import SLACK_BITS, gains, ring_of
 from residue_federated.shared._rectify import Rectifier
 from residue_federated.shared._ring import Integers, Ring, integers, shifted_right
@@ -91,7 +92,7 @@ def test_a_key_may_be_too_short() -> None:
 
 
 @pytest.mark.parametrize("rows", [2, 569, 100_000])
-@pytest.mark.parametrize("kind", ["logistic", "linear", "poisson"])
+@pytest.mark.parametrize("kind", ["logistic", "linear", "poisson", "softmax"])
 def test_gains_are_the_step_and_what_they_give_fits_the_ring(kind: str, rows: int) -> None:
     of = config(kind, optimiser={"learning_rate": 0.3, "momentum": 0.9}, l2=0.01)
     scale = gains(of, rows)
@@ -150,11 +151,11 @@ def test_factors_of_shared_predictors_give_exponentials() -> None:
     u = np.concatenate([np.linspace(-16, 6, 200), [0.0]])
     encoded = integers(np.rint(np.ldexp(u, fraction)).astype(np.int64))
     factors = [
-        _residuals._Poisson(Alone(lead=lead), ring, fraction)._factors(shares)
+        _residuals._Poisson(Alone(lead=lead), ring, fraction)._exponential.factors(shares)
         for lead, shares in zip((True, False), shares_of(ring, encoded), strict=True)
     ]
     product = (factors[0] * factors[1] % prime).astype(np.float64)
-    unit = 2.0 ** (_residuals._LEAST + 2 * _residuals._FACTOR_BITS)
+    unit = 2.0 ** (_residuals._LEAST + 2 * FACTOR_BITS)
     assert product / unit == pytest.approx(np.exp(u), rel=3e-4)
 
 
@@ -177,7 +178,7 @@ class Wire:
         return None
 
 
-def linked(ring: Ring, bits: int) -> tuple[Rectifier, Rectifier]:
+def linked() -> tuple[Alone, Alone]:
     """Guest and host."""
     pairs = [residue.keygen(1024, insecure_allow_1024=True, device="cpu") for _ in "gh"]
     wires = [Wire(), Wire()]
@@ -189,7 +190,7 @@ def linked(ring: Ring, bits: int) -> tuple[Rectifier, Rectifier]:
         side.peer, side.key_bits = "peer", 1024
         side.line = wires[at]  # type: ignore[assignment]
         side.keys = Keys(*pairs[at], pairs[1 - at][0])
-        sides.append(Rectifier(side, ring, bits))
+        sides.append(side)
     return sides[0], sides[1]
 
 
@@ -211,7 +212,9 @@ def test_soft_thresholds_of_shares_are_exact_and_seen_by_nobody(
     with ThreadPoolExecutor(2) as pool:
         found = sum(
             pool.map(
-                lambda side, s: side.soft("0", s, cut), linked(ring, bits), shares_of(ring, values)
+                lambda side, s: Rectifier(side, ring, bits).soft("0", s, cut),
+                linked(),
+                shares_of(ring, values),
             )
         )
     expected = [int(np.sign(v)) * max(abs(v) - cut, 0) for v in values.tolist()]
@@ -245,6 +248,18 @@ def test_soft_thresholds_of_shares_are_exact_and_seen_by_nobody(
         (
             {"components": {"t": {"type": "shared_linear_regression", "one_vs_rest": True}}},
             "one_vs_rest is for shared_logistic_regression",
+        ),
+        (
+            {"components": {"t": {"type": "shared_softmax_regression", "one_vs_rest": True}}},
+            "one_vs_rest is for shared_logistic_regression",
+        ),
+        (
+            {
+                "components": {
+                    "t": {"type": "shared_softmax_regression", "precision": {"integer_bits": 7}}
+                }
+            },
+            "shared_softmax_regression takes up to 6 precision.integer_bits",
         ),
         (
             {"components": {"t": {"type": "shared_linear_regression", "l1": 1e-5}}},

@@ -11,6 +11,8 @@ from residue_federated.linear._config import LinearConfig
 
 __all__ = ["Settled", "SharedConfig", "SharedOptimiser", "SharedPrecision"]
 
+_SOFTMAX_BITS = 6
+"""Integer bits at most: an exponential of a score is a number of so many powers of two."""
 _THRESHOLD_BITS = 6
 """Of a threshold, at least: it is exact to one percent."""
 
@@ -60,6 +62,9 @@ class SharedConfig(ComponentConfig):
 
     Poisson regression takes labels from 0 to below ``2**precision.integer_bits``; predictors may
     fall to -16.
+
+    Softmax regression is one model of all classes 0, 1, ... of the label, by the exact gradient. It
+    takes up to 6 integer_bits: scores of a row stay below ``2**integer_bits`` in magnitude.
     """
 
     trains: ClassVar[bool] = True
@@ -67,7 +72,10 @@ class SharedConfig(ComponentConfig):
     repeats: ClassVar[bool] = False
 
     type: Literal[
-        "shared_logistic_regression", "shared_linear_regression", "shared_poisson_regression"
+        "shared_logistic_regression",
+        "shared_linear_regression",
+        "shared_poisson_regression",
+        "shared_softmax_regression",
     ]
     one_vs_rest: bool = False
     activation: Literal["taylor", "sine"] = "taylor"
@@ -90,6 +98,14 @@ class SharedConfig(ComponentConfig):
         return self
 
     @model_validator(mode="after")
+    def _exponentials_fit(self) -> Self:
+        if self.softmax and self.precision.integer_bits > _SOFTMAX_BITS:
+            raise ValueError(
+                f"shared_softmax_regression takes up to {_SOFTMAX_BITS} precision.integer_bits"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _threshold_fits(self) -> Self:
         bits = self.precision
         fine = 2.0 ** (_THRESHOLD_BITS - bits.weight_bits)
@@ -100,6 +116,17 @@ class SharedConfig(ComponentConfig):
                 f"to below {2**bits.integer_bits}"
             )
         return self
+
+    @property
+    def softmax(self) -> bool:
+        """Whether there is a weight of each column for each class."""
+        return self.type == "shared_softmax_regression"
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether residuals are linear in the scores, so that each party computes its share."""
+        curved = self.softmax or self.type == "shared_poisson_regression"
+        return not curved and self.activation == "taylor"
 
     @property
     def most_rounds(self) -> int:

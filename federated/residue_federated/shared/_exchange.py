@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,9 +87,13 @@ class Slots:
         return side_by_side(c, self.width, self.used)
 
     def unpacked(self, plaintexts: Integers) -> Integers:
-        """``(count,)`` masked numbers of non-negative plaintexts."""
-        digits = plaintexts[None] // self.places[:, None] & ((1 << self.width) - 1)
-        return np.asarray(digits.ravel()[: self.count] - (1 << self.bits))
+        """``(..., count)`` masked numbers of ``(..., groups)`` non-negative plaintexts."""
+        digits = plaintexts[..., None, :] // self.places[:, None] & ((1 << self.width) - 1)
+        return self.listed(digits - (1 << self.bits))
+
+    def listed(self, digits: Integers) -> Integers:
+        """``(..., count)`` numbers of the ``(..., used, groups)`` of all slots."""
+        return digits.reshape(*digits.shape[:-2], -1)[..., : self.count]
 
 
 @dataclass
@@ -140,40 +145,65 @@ class Exchange:
     def answer(
         self, tag: str, c: residue.CiphertextArray, slots: Slots, multiples: int = 1
     ) -> Integers:
-        """Send ``(groups,)`` packed products back, masked; this party's ``(count,)`` shares.
+        """Send ``(..., groups)`` packed products back, masked.
+
+        Returns this party's ``(..., count)`` shares.
 
         multiples: masks are multiples of that, and hide all but what numbers are modulo it.
         """
-        size = slots.used * slots.groups
-        masks = self.drawn(tag, size, slots.mask // 8)
+        masks = self.drawn(tag, c.size * slots.used, slots.mask // 8)
         masks = masks - masks % multiples + (1 << slots.bits)
-        packed = slots.places @ masks.reshape(slots.used, slots.groups)
-        self.line.send(self.peer, tag, c + packed)
-        return np.asarray((1 << slots.bits) - masks[: slots.count])
+        masks = masks.reshape(*c.shape[:-1], slots.used, slots.groups)
+        self.line.send(self.peer, tag, c + slots.places @ masks)
+        return slots.listed((1 << slots.bits) - masks)
 
-    def collect(self, tag: str, slots: Slots, ahead: int = 0) -> Integers:
-        """The other side of `answer`: this party's ``(count,)`` shares.
+    def collect(
+        self, tag: str, slots: Slots, ahead: int = 0, stack: tuple[int, ...] = ()
+    ) -> Integers:
+        """The other side of `answer`: this party's ``(*stack, count)`` shares.
 
         Raises `AuditViolation` if they are larger than numbers and masks are.
         """
         idle = self.line.precompute(self.keys.public, ahead)
-        (c,) = self.line.receive(self.peer, tag, self.keys.public, (slots.groups,), idle=idle)
+        shape = (*stack, slots.groups)
+        (c,) = self.line.receive(self.peer, tag, self.keys.public, shape, idle=idle)
         fault = f"'{tag}' with shares out of range: beyond {slots.used} x {slots.width} bits"
         try:
             plain = integers(self.keys.private.decrypt(c, dtype=object))
         except EncodingOverflow as error:
             raise self._violation(fault) from error
-        if c.exponent or min(plain) < 0 or max(plain) >> (slots.used * slots.width):
+        if c.exponent or plain.min() < 0 or plain.max() >> (slots.used * slots.width):
             raise self._violation(fault)
         return slots.unpacked(plain)
+
+    def crossed(
+        self,
+        tag: str,
+        own: Integers,
+        bits: int,
+        slots: Slots,
+        cross: Callable[[residue.CiphertextArray], residue.CiphertextArray],
+        ahead: int = 0,
+    ) -> Integers:
+        """Shares ``(count,)`` of products of the host's numbers with the guest's.
+
+        own: those of this party, of the same shape at both; the host's are below ``2**bits`` in
+        magnitude. cross: what the guest makes of the host's, ``slots.count`` numbers below
+        ``2**slots.bits``. ahead: as `take` and `collect` have it.
+        """
+        if self.lead:
+            c = self.take(tag, own.shape, bits, ahead)
+            return self.answer(tag, slots.packed(cross(c).ravel()), slots)
+        self.offer(tag, own)
+        return self.collect(tag, slots, ahead)
 
     def show(self, tag: str, ring: Ring, shares: Integers) -> None:
         """Open shares to the peer."""
         self.line.send_record(self.peer, tag, shares=ring.words(shares))
 
-    def shown(self, tag: str, ring: Ring, count: int) -> Integers:
-        """The peer's ``(count,)`` shares of what is opened."""
-        spec = Spec("u4", (count, ring.bits // WORD_BITS))
+    def shown(self, tag: str, ring: Ring, shape: tuple[int, ...]) -> Integers:
+        """The peer's shares, of that shape, of what is opened."""
+        spec = Spec("u4", (*shape, ring.bits // WORD_BITS))
         return ring.of_words(self.line.receive_record(self.peer, tag, shares=spec)["shares"])
 
     def drawn(self, tag: str, count: int, width: int) -> Integers:

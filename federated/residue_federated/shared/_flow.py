@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from residue_federated.audit import SAME_ROWS, Flow, Loop, Scene, Step
-from residue_federated.linear._models import batches
+from residue_federated.linear._models import MOST_CLASSES, batches
 from residue_federated.shared._config import SharedConfig
 from residue_federated.shared._format import ring_of
+from residue_federated.shared._reciprocal import RING
+from residue_federated.shared._softmax import interval_of, levels_of, prime_of
 
 __all__ = ["flow"]
 
@@ -27,18 +29,18 @@ def flow(config: SharedConfig, scene: Scene) -> Flow:
     if not config.one_vs_rest:
         return _training(config, scene, keys)
     parts = {"class-*": _training(config, scene, ())}
-    return Flow(*keys, Step("guest", "host", "classes", "record"), agrees=False, parts=parts)
+    return Flow(*keys, _CLASSES, agrees=False, parts=parts)
 
 
 def _training(config: SharedConfig, scene: Scene, keys: tuple[Step, ...]) -> Flow:
-    """Agreement on rows, columns and keys, the batches, what is opened."""
+    """Agreement on rows, columns, classes and keys, the batches, what is opened."""
     bits = None if scene.rows is None else ring_of(config, scene.rows).bits
     batch = (
         *_predictors("{epoch}/{batch}"),
         *_residuals(config),
         *_both("d/{epoch}/{batch}", "ciphertexts", bits),
         *_both("g/{epoch}/{batch}", "ciphertexts"),
-        *(_threshold(bits) if config.l1 else ()),
+        *(_rectified("{epoch}/{batch}", bits) if config.l1 else ()),
     )
     number = None if scene.rows is None else len(list(batches(config.plain, scene.rows, 0)))
     epoch = Loop("batch", batch, least=number or 1, most=number)
@@ -53,6 +55,7 @@ def _training(config: SharedConfig, scene: Scene, keys: tuple[Step, ...]) -> Flo
     return Flow(
         *SAME_ROWS,
         *_both("columns", "record"),
+        *([_CLASSES] if config.softmax else []),
         *keys,
         epochs,
         *(_both("weights", "record") if config.reveal == "own" else _predictors("scores")),
@@ -61,6 +64,7 @@ def _training(config: SharedConfig, scene: Scene, keys: tuple[Step, ...]) -> Flo
 
 
 _SCORES = Step("host", "guest", "scores", "record")
+_CLASSES = Step("guest", "host", "classes", "record")
 
 
 def _both(tag: str, kind: str, bits: int | None = None) -> tuple[Step, Step]:
@@ -75,30 +79,36 @@ def _predictors(tag: str) -> tuple[Step, ...]:
     return (*_both(f"w/{tag}", "ciphertexts"), *_both(f"z/{tag}", "ciphertexts"))
 
 
-def _residuals(config: SharedConfig) -> tuple[Step, ...]:
-    """The host's part of a product of shares, the guest's answer."""
-    if config.type != "shared_poisson_regression" and config.activation == "taylor":
+def _residuals(config: SharedConfig) -> tuple[Step | Loop, ...]:
+    """Products of shares: one, or those of softmax, for the largest number of classes."""
+    if config.quadratic:
         return ()
+    if not config.softmax:
+        return _crossed("p/{epoch}/{batch}", waits=False)
+    levels, rounds = levels_of(MOST_CLASSES), interval_of(MOST_CLASSES).rounds
+    compared = _rectified("{epoch}/{batch}/{level}", RING.bits)
+    divided = _crossed("r/{epoch}/{batch}/{round}", RING.bits)
     return (
-        Step("host", "guest", "p/{epoch}/{batch}", "ciphertexts", waits=False),
-        Step("guest", "host", "p/{epoch}/{batch}", "ciphertexts"),
+        Loop("level", compared, most=levels),
+        *_crossed("p/{epoch}/{batch}", prime_of(config.precision).bit_length()),
+        *_crossed("s/{epoch}/{batch}", RING.bits),
+        Loop("round", divided, least=interval_of(2).rounds, most=rounds),
+        *_crossed("q/{epoch}/{batch}", RING.bits),
     )
 
 
-def _threshold(bits: int | None) -> tuple[Step, ...]:
-    """Bits of the host's numbers, then its part of a product of shares; the guest's answers."""
-    return tuple(
-        Step(
-            a, b, f"{tag}/{{epoch}}/{{batch}}", "ciphertexts", bits=width if b == "guest" else None
-        )
-        for tag, width in (("c", 1), ("m", bits))
-        for a, b in (("host", "guest"), ("guest", "host"))
+def _crossed(tag: str, bits: int | None = None, *, waits: bool = True) -> tuple[Step, Step]:
+    """`Exchange.crossed`: the host's part of products of shares, the guest's answer."""
+    return (
+        Step("host", "guest", tag, "ciphertexts", bits=bits, waits=waits),
+        Step("guest", "host", tag, "ciphertexts"),
     )
+
+
+def _rectified(tag: str, bits: int | None) -> tuple[Step, ...]:
+    """Bits of the host's numbers, compared, then products of shares of `bits` bits."""
+    return (*_crossed(f"c/{tag}", 1), *_crossed(f"m/{tag}", bits))
 
 
 def _moved(bits: int | None) -> tuple[Step, ...]:
-    return (
-        Step("host", "guest", "moved/{epoch}", "ciphertexts", bits=bits),
-        Step("guest", "host", "moved/{epoch}", "ciphertexts"),
-        *_both("norm/{epoch}", "record"),
-    )
+    return (*_crossed("moved/{epoch}", bits), *_both("norm/{epoch}", "record"))

@@ -24,10 +24,10 @@ from residue_federated._data import Table
 from residue_federated.errors import DataError
 from residue_federated.linear._models import Objective
 from residue_federated.shared._config import SharedConfig, SharedPrecision
+from residue_federated.shared._exponential import LOG2_BITS
 from residue_federated.shared._ring import WORD_BITS, Ring
 
 __all__ = [
-    "LOG2_BITS",
     "MOST_COLUMNS",
     "MOST_ROWS",
     "Gains",
@@ -43,8 +43,6 @@ SLACK_BITS = 64
 """How far the ring is larger than what is truncated in it."""
 MOST_COLUMNS = 1 << 20
 MOST_ROWS = (1 << 23) - 1
-LOG2_BITS = 16
-"""Fractional bits of log2(e) where a predictor is multiplied by it."""
 _GAIN_BITS = 16
 """At least so many significant bits has the factor of a gradient."""
 
@@ -70,7 +68,7 @@ def gains(config: SharedConfig, rows: int) -> Gains:
     The mean over rows and the slope of a quadratic objective are in the gradient's.
     """
     slope = Fraction(1)
-    if config.type != "shared_poisson_regression" and config.activation == "taylor":
+    if config.quadratic:
         slope = Fraction(Objective.of(config.plain).u_factor)
     rate = Fraction(config.optimiser.learning_rate)
     mean = rate * slope / rows
@@ -99,8 +97,8 @@ def most_rows(config: SharedConfig, rows: int) -> int:
 def ring_of(config: SharedConfig, rows: int) -> Ring:
     """Wide enough for all that is truncated when tables have so many rows.
 
-    The larger a batch, the larger its step before truncation. Besides there is Poisson's
-    ``u * log2(e)``.
+    The larger a batch, the larger its step before truncation. Besides there is ``u * log2(e)`` of
+    Poisson's and softmax's exponentials, the latter's of a difference of two scores.
     """
     precision = config.precision
     batch = most_rows(config, rows)
@@ -109,7 +107,7 @@ def ring_of(config: SharedConfig, rows: int) -> Ring:
     gradient = (scale.gradient * batch) << (2 * whole + fraction + precision.feature_bits)
     others = (scale.weight + scale.step) << (whole + precision.weight_bits)
     bits = (gradient + others).bit_length()
-    bits = max(bits, whole + fraction + LOG2_BITS + 1)
+    bits = max(bits, whole + (2 if config.softmax else 0) + fraction + LOG2_BITS + 1)
     return Ring(-(-(bits + 1 + SLACK_BITS) // WORD_BITS) * WORD_BITS)
 
 

@@ -54,15 +54,25 @@ def _scores(
     context: Context, config: SharedConfig, keys: Keys, x: NDArray[np.int64], shares: dict[str, Any]
 ) -> NDArray[np.float64] | None:
     """Of rows with features x, by one model; None at the host."""
-    own, peers = (integers([int(s, 16) for s in shares[whose]]) for whose in ("own", "peers"))
+    own, peers = (_of_hex(shares[whose]) for whose in ("own", "peers"))
     exchange, ring = Exchange(context, keys), Ring(shares["bits"])
-    products = Products(exchange, ring, config.precision, len(own), len(peers))
+    sizes = own.shape[-1], peers.shape[-1]
+    products = Products(exchange, ring, config.precision, *sizes)
     return opened_scores(config, products, x, own, peers)
 
 
+def _of_hex(shares: Any) -> Integers:
+    """Integers of a nested list of their digits."""
+    digits = np.array(shares, dtype=np.str_)
+    return integers([int(s, 16) for s in digits.ravel()]).reshape(digits.shape)
+
+
 def scores_of_own(context: Context, table: Table, model: Model) -> NDArray[np.float64] | None:
-    """At the guest, from weights that each party has of its own columns; None at the host."""
-    scores = table.x @ np.array(model["weights"]) + (model["intercept"] or 0.0)
+    """At the guest, from weights that each party has of its own columns; None at the host.
+
+    ``(rows,)``, or ``(rows, classes)`` of softmax.
+    """
+    scores = table.x @ np.array(model["weights"]).T + np.array(model["intercept"] or 0.0)
     if context.role == "host":
         context.line.send_record(context.guest, "scores", scores=scores)
         return None
@@ -78,21 +88,21 @@ def opened_scores(
 ) -> NDArray[np.float64] | None:
     """At the guest, from shares of all weights; None at the host.
 
-    Raises `Diverged` if one is out of range.
+    ``(rows,)``, or ``(rows, classes)`` of softmax. Raises `Diverged` if one is out of range.
     """
     exchange, ring = products.exchange, products.ring
     u = products.predictors("scores", x, own, peers)
     if not exchange.lead:
         exchange.show("scores", ring, u)
         return None
-    whole = ring.centred(u + exchange.shown("scores", ring, len(u)))
+    whole = ring.centred(u + exchange.shown("scores", ring, u.shape))
     fraction = fraction_of(config.precision)
-    if max(abs(whole)) >> (fraction + config.precision.integer_bits):
+    if abs(whole).max() >> (fraction + config.precision.integer_bits):
         raise Diverged(
             "a score left the range of precision.integer_bits: lower the learning rate, "
             "standardise the data or raise integer_bits"
         )
-    return np.asarray(np.ldexp(whole.astype(np.float64), -fraction))
+    return np.asarray(np.ldexp(whole.astype(np.float64), -fraction).T)
 
 
 def predictions(

@@ -55,13 +55,15 @@ class Rectifier:
         bit = high ^ self._no_carry(f"c/{tag}", shares & ((1 << self.bits) - 1))
         signed = shares * (1 - 2 * bit)
         slots = Slots.plan(len(shares), 2 * self.ring.bits + 1, exchange.key_bits)
-        if exchange.lead:
-            c = exchange.take(f"m/{tag}", (2, len(shares)), self.ring.bits, ahead=slots.groups)
-            product = c.multiply(np.stack([signed, integers(bit)])).sum(axis=0)
-            part = exchange.answer(f"m/{tag}", slots.packed(product), slots)
-        else:
-            exchange.offer(f"m/{tag}", np.stack([integers(bit), signed]))
-            part = exchange.collect(f"m/{tag}", slots)
+        own = np.stack([signed, integers(bit)] if exchange.lead else [integers(bit), signed])
+        part = exchange.crossed(
+            f"m/{tag}",
+            own,
+            self.ring.bits,
+            slots,
+            lambda c: c.multiply(own).sum(axis=0),
+            ahead=slots.groups if exchange.lead else 0,
+        )
         return self.ring.reduced(shares * bit + part)
 
     def _no_carry(self, tag: str, low: Integers) -> NDArray[np.int64]:

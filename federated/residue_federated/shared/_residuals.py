@@ -1,24 +1,24 @@
 """From shares of predictors u to shares of residuals, both in units of ``2**-fraction``.
 
-A quadratic objective's residual is linear in u, so each party computes its share alone. The others
-take one product of what each party makes of its own shares a and b, ``a + b = u``: the host sends
-it encrypted, the guest multiplies (`Exchange`).
+A quadratic objective's residual is linear in u, so each party computes its share alone. Sine and
+Poisson take one product of what each party makes of its own shares a and b, ``a + b = u``: the host
+sends it encrypted, the guest multiplies (`Exchange.crossed`). Softmax takes several.
 """
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from typing import Protocol
 
-import gmpy2
 import numpy as np
 from numpy.typing import NDArray
 
 from residue_federated.shared._config import SharedConfig
 from residue_federated.shared._exchange import Exchange, Slots
-from residue_federated.shared._format import LOG2_BITS, fraction_of
+from residue_federated.shared._exponential import Exponential
+from residue_federated.shared._format import fraction_of
 from residue_federated.shared._ring import Integers, Ring, integers, shifted_right
+from residue_federated.shared._softmax import Softmax
 
 __all__ = ["PERIOD_BITS", "Residuals", "residuals_of", "sine_series", "sines"]
 
@@ -31,26 +31,25 @@ _SINE_BITS = 22
 """Fractional bits of a sine or cosine."""
 
 _PRIME = (1 << 130) - 5
-"""Modulus of multiplicative shares: that of Poly1305."""
-_EXPONENT_BITS = 20
-"""Fractional bits of the exponent that is shared."""
-_FACTOR_BITS = 16
-"""Fractional bits of a party's factor in [1, 2)."""
+"""Modulus of a mean's multiplicative shares: that of Poly1305."""
 _LEAST = 26
 """``2**(2 - _LEAST)`` is the smallest mean that two factors can have."""
-_LOG2_E = round(math.log2(math.e) * 2**LOG2_BITS)
 
 
 class Residuals(Protocol):
     """One objective at one party; label: ``(rows,) float64`` at the guest, None at the host."""
 
     def __call__(self, tag: str, u: Integers, label: NDArray[np.float64] | None) -> Integers:
-        """Reduced shares ``(rows,)`` of the residuals, from reduced shares of the predictors."""
+        """Reduced shares of the residuals, from reduced shares of the predictors: both ``(rows,)``,
+        or ``(classes, rows)`` of softmax.
+        """
 
 
 def residuals_of(config: SharedConfig, exchange: Exchange, ring: Ring) -> Residuals:
     """Those of the objective that a job asks for."""
     fraction = fraction_of(config.precision)
+    if config.softmax:
+        return Softmax(exchange, ring, config.precision)
     if config.type == "shared_poisson_regression":
         return _Poisson(exchange, ring, fraction)
     if config.activation == "sine":
@@ -102,12 +101,17 @@ class _Sine:
         slots = Slots.plan(len(u), bits, exchange.key_bits)
         if exchange.lead:
             both *= np.tile(sine_series(), 2)[:, None]
-            c = exchange.take(f"p/{tag}", both.shape, _SINE_BITS + 1)
-            packed = slots.packed(c.multiply(_fixed(both)).sum(axis=0))
-            part = exchange.answer(f"p/{tag}", packed, slots)
         else:
-            exchange.offer(f"p/{tag}", integers(_fixed(np.roll(both, _TERMS, axis=0))))
-            part = exchange.collect(f"p/{tag}", slots, ahead=both.size)
+            both = np.roll(both, _TERMS, axis=0)
+        own = integers(_fixed(both))
+        part = exchange.crossed(
+            f"p/{tag}",
+            own,
+            _SINE_BITS + 1,
+            slots,
+            lambda c: c.multiply(own).sum(axis=0),
+            ahead=0 if exchange.lead else both.size,
+        )
         d = shifted_right(part, 2 * _SINE_BITS - self._fraction, lead=exchange.lead)
         if label is not None:
             d = d - _encoded(label / 2, self._fraction)
@@ -134,49 +138,18 @@ def sines(u: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class _Poisson:
-    """``exp(u) - y``, with the exponential of shares by M. Kelkar et al., "Secure Poisson
-    regression", USENIX Security 2022.
-
-    ``exp(u) = 2**v``, v = u log2(e). From shares a + b = v over the integers, in units of
-    ``2**-20``, each party makes ``2**floor(a) * 2**(a - floor(a))``: the first modulo a prime p,
-    the second as a fixed-point number from 1 to 2. The product modulo p of both, times ``2**26`` so
-    that it is an integer where v is not below -24, is the mean, far below p. Multiplied by the
-    guest, its shares modulo p are shares over the integers but with a probability of ``mean / p``.
-    """
+    """``exp(u) - y``, by `Exponential`."""
 
     def __init__(self, exchange: Exchange, ring: Ring, fraction: int) -> None:
-        self._exchange = exchange
         self._ring = ring
         self._fraction = fraction
+        self._exponential = Exponential(exchange, ring, fraction, _PRIME, _LEAST)
 
     def __call__(self, tag: str, u: Integers, label: NDArray[np.float64] | None) -> Integers:
-        ring, exchange = self._ring, self._exchange
-        lead = exchange.lead
-        factors = self._factors(u)
-        slots = Slots.plan(len(u), 2 * _PRIME.bit_length(), exchange.key_bits)
-        if lead:
-            c = exchange.take(f"p/{tag}", u.shape, _PRIME.bit_length())
-            packed = slots.packed(c.multiply(factors))
-            mean = exchange.answer(f"p/{tag}", packed, slots) % _PRIME
-        else:
-            exchange.offer(f"p/{tag}", factors)
-            mean = exchange.collect(f"p/{tag}", slots, ahead=len(u)) % _PRIME - _PRIME
-        d = shifted_right(mean, _LEAST + 2 * _FACTOR_BITS - self._fraction, lead=lead)
+        exponential = self._exponential
+        lead = exponential.exchange.lead
+        mean = exponential(f"p/{tag}", u, ahead=0 if lead else len(u))
+        d = shifted_right(mean, exponential.unit - self._fraction, lead=lead)
         if label is not None:
             d = d - _encoded(label, self._fraction)
-        return ring.reduced(d)
-
-    def _factors(self, u: Integers) -> Integers:
-        """This party's, modulo the prime."""
-        lead = self._exchange.lead
-        drop = self._fraction + LOG2_BITS - _EXPONENT_BITS
-        v = self._ring.truncated(self._ring.reduced(u * _LOG2_E), drop, lead=lead)
-        whole = (v >> _EXPONENT_BITS) + (0 if lead else _LEAST)
-        rest = np.ldexp((v & ((1 << _EXPONENT_BITS) - 1)).astype(np.float64), -_EXPONENT_BITS)
-        fine = integers(np.rint(np.ldexp(np.exp2(rest), _FACTOR_BITS)).astype(np.int64))
-        return np.asarray(_powers(whole % (_PRIME - 1)) * fine % _PRIME)
-
-
-def _powers(exponents: Integers) -> Integers:
-    """Of 2 modulo the prime, in constant time."""
-    return integers([int(gmpy2.powmod_sec(2, e, _PRIME)) for e in exponents.tolist()])
+        return self._ring.reduced(d)

@@ -62,10 +62,10 @@ class Ring:
         return shifted_right(self.over_integers(shares, lead=lead), bits, lead=lead)
 
     def words(self, values: Integers) -> NDArray[np.uint32]:
-        """``(n, bits / 32)`` words of n reduced integers."""
+        """``(..., bits / 32)`` words of ``(...)`` reduced integers."""
         width = self.bits // 8
-        raw = b"".join([v.to_bytes(width, "little") for v in values.tolist()])
-        return np.frombuffer(raw, "<u4").reshape(len(values), self.bits // WORD_BITS)
+        raw = b"".join([v.to_bytes(width, "little") for v in values.ravel().tolist()])
+        return np.frombuffer(raw, "<u4").reshape(*values.shape, self.bits // WORD_BITS)
 
     def of_words(self, words: NDArray[np.uint32]) -> Integers:
         """The integers that `words` made these of."""
@@ -73,7 +73,7 @@ class Ring:
         return np.asarray(integers(words) @ integers(places))
 
     def product(self, matrix: NDArray[np.int64], shares: Integers) -> Integers:
-        """``matrix @ shares``, reduced.
+        """``matrix @ s`` of every ``(k,)`` row s of ``(..., k)`` shares: ``(..., n)``, reduced.
 
         matrix: ``(n, k) int64``, below ``2**24`` in magnitude, k below ``2**23``: with digits of 16
         bits its sums stay below ``2**63``.

@@ -24,7 +24,7 @@ from residue_federated._context import Context, Outcome, Spec
 from residue_federated._data import Table
 from residue_federated.errors import DataError, Diverged, ProtocolError
 from residue_federated.linear._models import batches, label_of, metrics
-from residue_federated.linear._one_vs_rest import run_one_vs_rest
+from residue_federated.linear._one_vs_rest import agree_on_classes, run_one_vs_rest
 from residue_federated.shared._config import SharedConfig
 from residue_federated.shared._exchange import Exchange, Keys
 from residue_federated.shared._flow import flow
@@ -75,6 +75,8 @@ def _train(
 class _Side:
     """A party: its columns, and its shares of all weights and of the last step, by owner.
 
+    Weights and steps are ``(columns,)``, or ``(classes, columns)`` of softmax.
+
     keys: None to agree on new ones.
     """
 
@@ -100,6 +102,9 @@ class _Side:
         columns = {context.party: self.x.shape[1], peer: int(count[0])}
         if not 1 <= columns[peer] <= MOST_COLUMNS:
             raise ProtocolError(f"{peer} claims {columns[peer]} columns")
+        stack: tuple[int, ...] = ()
+        if self.config.softmax:
+            stack = (agree_on_classes(context, self.table, context.others),)
         keys = self.keys or Keys.agree(context)
         if done:  # of one class, it is the secret of those after it as well
             keys.secret = state["masks"].tobytes()
@@ -110,7 +115,9 @@ class _Side:
         self.residuals = residuals_of(self.config, self.exchange, self.ring)
         bits = self.config.precision.weight_bits + self.config.precision.integer_bits + 1
         self.rectifier = Rectifier(self.exchange, self.ring, bits)
-        self.weights = {name: integers([0] * size) for name, size in columns.items()}
+        self.weights = {
+            name: integers(np.zeros((*stack, size), np.int64)) for name, size in columns.items()
+        }
         self.steps = dict(self.weights)
         self.penalised = {name: integers([1] * size) for name, size in columns.items()}
         if self.config.intercept:
@@ -179,23 +186,23 @@ class _Side:
         """The soft threshold of an L1 penalty, in place: the guest's weights, then the host's."""
         names = (self.context.guest, *self.context.hosts)
         chosen = {name: self.penalised[name].astype(bool) for name in names}
-        shares = np.concatenate([weights[name][chosen[name]] for name in names])
+        parts = [weights[name][..., chosen[name]] for name in names]
+        shares = np.concatenate([part.ravel() for part in parts])
         shares = self.rectifier.soft(tag, shares, threshold_of(self.config))
-        cut = int(chosen[names[0]].sum())
-        for name, part in zip(names, np.split(shares, [cut]), strict=True):
-            weights[name][chosen[name]] = part
+        for name, part, new in zip(names, parts, np.split(shares, [parts[0].size]), strict=True):
+            weights[name][..., chosen[name]] = new.reshape(part.shape)
 
     def _moved(self, tag: str, before: dict[str, Integers]) -> float:
         """How far an epoch has moved the weights, opened to both."""
         context, ring = self.context, self.ring
         names = (context.guest, *context.hosts)
-        change = np.concatenate([ring.reduced(self.weights[n] - before[n]) for n in names])
-        share = self.products.square(f"moved/{tag}", change)
+        change = [ring.reduced(self.weights[n] - before[n]).ravel() for n in names]
+        share = self.products.square(f"moved/{tag}", np.concatenate(change))
         self.exchange.show(f"norm/{tag}", ring, share)
-        theirs = self.exchange.shown(f"norm/{tag}", ring, 1)
+        theirs = self.exchange.shown(f"norm/{tag}", ring, (1,))
         square = int(ring.reduced(share + theirs)[0])
         precision = self.config.precision
-        most = len(change) << 2 * (precision.integer_bits + 1 + precision.weight_bits)
+        most = sum(map(len, change)) << 2 * (precision.integer_bits + 1 + precision.weight_bits)
         if square > most:
             raise Diverged("the weights moved past all bounds: lower the learning rate")
         return float(np.ldexp(np.sqrt(float(square)), -precision.weight_bits))
@@ -220,15 +227,15 @@ class _Side:
         if config.reveal == "none":
             return head | {
                 "shares": {
-                    "own": [hex(w) for w in self.weights[party]],
-                    "peers": [hex(w) for w in self.weights[peer]],
+                    "own": _in_hex(self.weights[party]),
+                    "peers": _in_hex(self.weights[peer]),
                     "bits": ring.bits,
                 }
             }
         self.exchange.show("weights", ring, self.weights[peer])
-        theirs = self.exchange.shown("weights", ring, len(self.weights[party]))
+        theirs = self.exchange.shown("weights", ring, self.weights[party].shape)
         whole = ring.centred(self.weights[party] + theirs)
-        if max(abs(whole)) >> (config.precision.weight_bits + config.precision.integer_bits):
+        if abs(whole).max() >> (config.precision.weight_bits + config.precision.integer_bits):
             raise Diverged(
                 "a weight left the range of precision.integer_bits: lower the learning rate, "
                 "standardise the data or raise integer_bits"
@@ -237,14 +244,21 @@ class _Side:
         intercept = context.role == "guest" and config.intercept
         columns = len(self.table.columns)
         return head | {
-            "weights": weights[:columns].tolist(),
-            "intercept": float(weights[-1]) if intercept else None,
+            "weights": weights[..., :columns].tolist(),
+            "intercept": weights[..., -1].tolist() if intercept else None,
         }
+
+
+def _in_hex(shares: Integers) -> Any:
+    """A nested list of the shares' digits."""
+    return np.array([hex(s) for s in shares.ravel()]).reshape(shares.shape).tolist()
 
 
 def _label(config: SharedConfig, party: str, table: Table) -> NDArray[np.float64]:
     assert table.y is not None
     label = label_of(config.plain, party, table.y)
+    if config.softmax:
+        return label
     limit = 1 << config.precision.integer_bits
     least = 0 if config.type == "shared_poisson_regression" else 1 - limit
     if not bool(np.all((label >= least) & (label < limit))):

@@ -11,7 +11,15 @@ from residue_federated._context import Twin
 from residue_federated._data import Table
 from residue_federated._jobs import Job
 from residue_federated.linear._config import Optimiser
-from residue_federated.linear._models import Objective, Penalty, Updater, batches, label_of
+from residue_federated.linear._models import (
+    Objective,
+    Penalty,
+    Updater,
+    batches,
+    classes_of,
+    label_of,
+    softmax,
+)
 from residue_federated.linear._one_vs_rest import twin_one_vs_rest
 from residue_federated.linear._twin import ended, joined
 from residue_federated.shared._config import SharedConfig
@@ -32,14 +40,15 @@ def _train(job: Job, config: SharedConfig, tables: dict[str, Table]) -> Twin:
     assert y is not None
     label, x = label_of(plain, job.guest.name, y), joined(job, plain, tables)
     penalty = Penalty.of(plain, x.shape[1] - config.intercept)
-    updater = Updater(Optimiser.model_validate(config.optimiser.model_dump()), x.shape[1])
-    weights = np.zeros(x.shape[1])
+    stack = (classes_of(job.guest.name, y),) if config.softmax else ()
+    weights = np.zeros((*stack, x.shape[1]))
+    updater = Updater(Optimiser.model_validate(config.optimiser.model_dump()), weights.shape)
     moves: list[float] = []
     for epoch in range(config.epochs):
         before = weights
         for rows in batches(plain, len(x), epoch):
-            d = _residuals(config, x[rows] @ weights, label[rows])
-            gradient = x[rows].T @ d / len(rows) + penalty.gradient(weights)
+            d = _residuals(config, x[rows] @ weights.T, label[rows])
+            gradient = d.T @ x[rows] / len(rows) + penalty.gradient(weights)
             weights = updater.move(weights, gradient, penalty.thresholds(weights))
         moves.append(float(np.linalg.norm(weights - before)))
         if config.early_stop is not None and moves[-1] < config.early_stop.tolerance:
@@ -51,6 +60,8 @@ def _train(job: Job, config: SharedConfig, tables: dict[str, Table]) -> Twin:
 def _residuals(
     config: SharedConfig, u: NDArray[np.float64], y: NDArray[np.float64]
 ) -> NDArray[np.float64]:
+    if config.softmax:
+        return np.asarray(softmax(u) - (y[:, None] == np.arange(u.shape[1])))
     if config.type == "shared_poisson_regression":
         return np.exp(u) - y
     if config.activation == "sine":
