@@ -159,6 +159,18 @@ def test_factors_of_shared_predictors_give_exponentials() -> None:
     assert product / unit == pytest.approx(np.exp(u), rel=3e-4)
 
 
+def test_means_that_are_too_large_do_not_pass_for_small_ones() -> None:
+    """From ``2**72`` on means do not fit the prime: what is left is no mean below ``2**40``."""
+    ring, fraction, prime = Ring(160), 32, _residuals._PRIME
+    u = integers(np.rint(np.ldexp(np.linspace(50.5, 120, 300), fraction)).astype(np.int64))
+    factors = [
+        _residuals._Poisson(Alone(lead=lead), ring, fraction)._exponential.factors(shares)
+        for lead, shares in zip((True, False), shares_of(ring, u), strict=True)
+    ]
+    left = factors[0] * factors[1] % prime >> _residuals._LEAST + 2 * FACTOR_BITS
+    assert min(left.tolist()) >> 40
+
+
 class Wire:
     """A line in memory between two parties; what each decrypts is kept by tag."""
 

@@ -8,8 +8,10 @@ sends it encrypted, the guest multiplies (`Exchange.crossed`). Softmax takes sev
 from __future__ import annotations
 
 from functools import cache
+from math import isqrt
 from typing import Protocol
 
+import gmpy2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,8 +32,10 @@ _FITTED = 0.75
 _SINE_BITS = 22
 """Fractional bits of a sine or cosine."""
 
-_PRIME = (1 << 130) - 5
-"""Modulus of a mean's multiplicative shares: that of Poly1305."""
+_PRIME: int = int(gmpy2.next_prime(isqrt(2 << 2 * 129)))
+"""Modulus of a mean's multiplicative shares; far from powers of two, as in `prime_of` of softmax: a
+mean that is too large must not leave a small number.
+"""
 _LEAST = 26
 """``2**(2 - _LEAST)`` is the smallest mean that two factors can have."""
 
