@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,27 @@ from residue_federated._checkpoint import Checkpoints, file_sha256, write_json
 from residue_federated._components import runner_of
 from residue_federated._context import WHOLE, Context, Outcome, Progress, Waiting
 from residue_federated._data import Table, load_table
+from residue_federated._ended import Ended, forget_end, keep_end, read_end
 from residue_federated._jobs import Job
 from residue_federated._models import read_model, write_model, write_predictions
 from residue_federated._workers import Workers
 from residue_federated.audit._live import APPLIED, RECORD, Auditor
-from residue_federated.errors import PeerReturned
+from residue_federated.errors import AuditViolation, CheckpointError, PeerReturned
 from residue_federated.partitions import NodesBackend, open_nodes
 from residue_federated.transport import Door, Endpoint, Lives, Message
 
-__all__ = ["ComponentReport", "PartyReport", "has_checkpoints", "run_party"]
+__all__ = [
+    "ComponentReport",
+    "PartyReport",
+    "has_checkpoints",
+    "has_ended",
+    "is_done",
+    "run_party",
+]
 
+_REPORT = "report.json"
+_LAST_WORDS = 2.0
+"""Seconds for telling others, who may have left, that all are done, after that was known before."""
 _STATUS_SECONDS = 1.0
 """At least so long between two words on how a party is doing."""
 
@@ -59,6 +71,8 @@ class PartyReport:
     files: SHA-256 of each file it wrote, by its path below the party's directory. nodes: what the
     nodes have done that hold its partitions, where it has any. gradients: the
     decrypted integers of the last component that trains, only where a trace was asked for.
+    unheard: parties that had not said that they are done, and were out of reach, when this one,
+    done before, was started again.
     """
 
     party: str
@@ -75,6 +89,7 @@ class PartyReport:
     files: dict[str, str] = field(default_factory=dict)
     nodes: list[dict[str, Any]] = field(default_factory=list)
     gradients: list[list[int]] | None = None
+    unheard: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> PartyReport:
@@ -92,6 +107,17 @@ def has_checkpoints(directory: Path) -> bool:
     return any((directory / "states").rglob("[0-9]*.npz"))
 
 
+def has_ended(job: Job, directory: Path) -> bool:
+    """Whether a party has nothing left to do for `job`: it knows that all parties are done."""
+    ended = read_end(directory, job.digest)
+    return ended is not None and ended.all_done(job)
+
+
+def is_done(job: Job, directory: Path) -> bool:
+    """Whether all that a party leaves is below `directory`; others may still need it."""
+    return read_end(directory, job.digest) is not None
+
+
 def run_party(
     job: Job,
     name: str,
@@ -107,10 +133,12 @@ def run_party(
     status: Callable[[PartyReport], None] = lambda report: None,
     observer: Callable[[Message], None] | None = None,
     trace: bool = False,
+    resume: bool = True,
 ) -> PartyReport:
     """Run one party of `job` to its end, from the last checkpoint that all parties have.
 
-    If another one dies and comes back, all go back to such a checkpoint, and on from there.
+    If another one dies and comes back, all go back to such a checkpoint, and on from there. A party
+    ends when all have said that they are done. One that was done before only waits for that.
 
     With `models`, the job's components are not run but applied to other rows.
 
@@ -132,12 +160,31 @@ def run_party(
             components and files.
         observer: sees every message that leaves or is taken.
         trace: keep decrypted integers in the report.
+        resume: whether a party that was done below `directory` is done now.
 
     Raises:
         FederatedError: data, peers or the training failed; the peers have been told.
     """
-    own = job.party(name)
+    own, number = job.party(name), 0
+    digest = job.digest if models is None else f"{job.digest}{APPLIED}"
+    ended = read_end(directory, digest) if resume and not _loses_parties(job) else None
     with contextlib.ExitStack() as stack:
+
+        def opened() -> Door:
+            keep_alive = job.transport.keep_alive
+            return stack.enter_context(
+                Door(name, identity, listen, single=True, keep_alive=keep_alive)
+            )
+
+        addresses: Mapping[str, str] | None = None
+        if ended is not None and directory is not None:
+            report, door = _report_of(directory), door or opened()
+            addresses = meet(door.port)
+            try:
+                end = _End(job, name, digest, directory, ended)
+                return replace(report, unheard=end.again(identity, door, addresses))
+            except PeerReturned as returned:
+                number = returned.life
         workers = stack.enter_context(contextlib.closing(Workers(own.processes)))
         table = None
         if job.role(name) != "arbiter":
@@ -151,19 +198,100 @@ def run_party(
         if nodes is not None:
             stack.callback(nodes.close)
         life = _Life(job, name, table, backend, nodes, directory, models, progress, status, trace)
-        if door is None:
-            keep_alive = job.transport.keep_alive
-            door = stack.enter_context(
-                Door(name, identity, listen, single=True, keep_alive=keep_alive)
-            )
-        addresses = meet(door.port)
-        number = 0
+        door = door or opened()
+        addresses = addresses if addresses is not None else meet(door.port)
         while True:
             try:
-                return life.run(number, identity, door, addresses, observer)
+                return life.run(number, digest, identity, door, addresses, observer)
             except PeerReturned as returned:
                 number = returned.life
                 backend.clear_secrets()
+
+
+def _loses_parties(job: Job) -> bool:
+    """Whether the job goes on without parties that die: they do not come back."""
+    return any(job.may_lose(party.name) for party in job.parties)
+
+
+def _report_of(directory: Path) -> PartyReport:
+    """The report of a party that was done. Raises `CheckpointError` if it is not there."""
+    path = directory / _REPORT
+    try:
+        return PartyReport.of(json.loads(path.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+
+
+@dataclass
+class _End:
+    """The end of a party's part in a life. ended: of one that was done before."""
+
+    job: Job
+    name: str
+    digest: str
+    directory: Path | None
+    ended: Ended | None = None
+
+    def reach(self, endpoint: Endpoint, lives: Lives | None, files: Iterable[str]) -> None:
+        """All that the party leaves has been written: see that it is on the disk, and end.
+
+        lives: None where the others are not waited for.
+        """
+        others = [p.name for p in self.job.parties if p.name != self.name]
+        kept = Lives(0).kept() if lives is None else lives.kept()
+        known = others if lives is None else []
+        self.ended = Ended(**kept, received=endpoint.received, done=known)
+        if self.directory is not None:
+            keep_end(self.directory, self.digest, self.ended, files)
+        if lives is not None:
+            endpoint.done(len(others), self._keep)
+            endpoint.end()
+
+    def again(self, identity: Identity, door: Door, addresses: Mapping[str, str]) -> list[str]:
+        """End in the life in which the party was done; who is out of reach, and may not be done.
+
+        Raises `PeerReturned` if another one is not, and needs this one.
+        """
+        assert self.ended is not None
+        with (
+            Endpoint(
+                self.name,
+                self.digest,
+                identity,
+                self.job.transport,
+                door=door,
+                gate=_Done(),
+                proxy=self.job.party(self.name).proxy,
+                lives=self.ended.lives,
+                received=self.ended.received,
+            ) as endpoint,
+            _telling(endpoint),
+        ):
+            endpoint.done(len(addresses), self._keep, self.ended.done)
+            endpoint.connect(addresses, wait=False)
+            if not self.ended.all_done(self.job):
+                return endpoint.end(again=True)
+            endpoint.part(_LAST_WORDS)
+            return []
+
+    def _keep(self, done: list[str]) -> None:
+        assert self.ended is not None
+        if self.directory is not None:
+            keep_end(self.directory, self.digest, replace(self.ended, done=done))
+
+
+class _Done:
+    """The gate of a party whose part is over: no message is due any more."""
+
+    def leaving(self, message: Message) -> bytes:
+        raise AssertionError
+
+    def arrived(self, message: Message, signature: bytes, certificate: bytes) -> None:
+        text = f"{message.sender} sent '{message.tag}' to {message.receiver}, which is done"
+        raise AuditViolation(text, message.sender, "algorithm")
+
+    def lost(self, peer: str) -> None:
+        raise AssertionError
 
 
 @dataclass
@@ -184,6 +312,7 @@ class _Life:
     def run(
         self,
         number: int,
+        digest: str,
         identity: Identity,
         door: Door,
         addresses: Mapping[str, str],
@@ -191,8 +320,9 @@ class _Life:
     ) -> PartyReport:
         """Run from the last checkpoint that all parties have to the end, or the next life."""
         job, name, directory = self.job, self.name, self.directory
-        digest = job.digest if self.models is None else f"{job.digest}{APPLIED}"
-        loses_parties = any(job.may_lose(party.name) for party in job.parties)
+        forget_end(directory)
+        lives = None if _loses_parties(job) else Lives(number)
+        end = _End(job, name, digest, directory)
         with (
             Auditor(job, digest, name, identity, directory and directory / RECORD) as auditor,
             Endpoint(
@@ -204,7 +334,7 @@ class _Life:
                 observer=observer,
                 gate=auditor,
                 proxy=job.party(name).proxy,
-                lives=None if loses_parties else Lives(number),
+                lives=lives,
             ) as endpoint,
             _telling(endpoint),
         ):
@@ -218,6 +348,7 @@ class _Life:
             endpoint.flush()
             report = run.report(endpoint)
             auditor.end(report.files)
+            end.reach(endpoint, lives, [*report.files, _REPORT, RECORD])
             return report
 
 
@@ -302,7 +433,7 @@ class _Run:
             gradients=self._outcomes[trainer].trace if self._life.trace and trainer else None,
         )
         if final and self._directory is not None:
-            write_json(self._directory / "report.json", asdict(report))
+            write_json(self._directory / _REPORT, asdict(report))
         return report
 
     def _checkpoints(self, component: str, keep: int | None = 3) -> Checkpoints:

@@ -228,10 +228,14 @@ class Auditor:
             self._note("finish", component=component)
 
     def end(self, files: Mapping[str, str]) -> None:
-        """The run ends well, with these files: path below the party's directory -> SHA-256."""
+        """The run ends well, with these files: path below the party's directory -> SHA-256.
+
+        The record is signed, and on the disk, when this returns.
+        """
         with self._lock:
             self._guarded(self._protocol.end)
             self._note("end", files=dict(files))
+            self._seal()
 
     # Within.
 
