@@ -21,6 +21,7 @@ from residue_federated._data import Table, load_table
 from residue_federated._ended import Ended, forget_end, keep_end, read_end
 from residue_federated._jobs import Job
 from residue_federated._models import read_model, write_model, write_predictions
+from residue_federated._tally import LifeReport, Tally, now
 from residue_federated._workers import Workers
 from residue_federated.audit._live import APPLIED, RECORD, Auditor
 from residue_federated.errors import AuditViolation, CheckpointError, PeerReturned
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 _REPORT = "report.json"
+_KEEP_SECONDS = 0.2
+"""At least so long between two notes on the disk of what a life did."""
 _LAST_WORDS = 2.0
 """Seconds for telling others, who may have left, that all are done, after that was known before."""
 _STATUS_SECONDS = 1.0
@@ -47,8 +50,8 @@ _STATUS_SECONDS = 1.0
 class ComponentReport:
     """How one component went at a party.
 
-    seconds: from its first progress to its last, set-up aside; timed_rounds: rounds done in them,
-    fewer than `rounds` after a resume.
+    seconds: from its first progress to its last, set-up aside, over all lives; timed_rounds: rounds
+    done in them, those that a death undid included.
     """
 
     name: str
@@ -65,6 +68,7 @@ class ComponentReport:
 class PartyReport:
     """What a party tells about its run; nothing of its data but, at the guest, metrics and losses.
 
+    All is of all its lives together. lives: each by itself, see `LifeReport`.
     operations: one row an operation of its device, from the device's own counters. time: seconds
     of all components, by what they went to: ``encryption`` (operations on ciphertexts), ``waiting``
     (for messages of others, and sending) and ``other``. peak_rss_bytes: most memory of the process.
@@ -90,6 +94,7 @@ class PartyReport:
     nodes: list[dict[str, Any]] = field(default_factory=list)
     gradients: list[list[int]] | None = None
     unheard: list[str] = field(default_factory=list)
+    lives: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> PartyReport:
@@ -197,7 +202,10 @@ def run_party(
         nodes = open_nodes(own)
         if nodes is not None:
             stack.callback(nodes.close)
-        life = _Life(job, name, table, backend, nodes, directory, models, progress, status, trace)
+        tally = Tally(directory, digest, RECORD, resume=resume)
+        life = _Life(
+            job, name, table, backend, nodes, directory, models, progress, status, trace, tally
+        )
         door = door or opened()
         addresses = addresses if addresses is not None else meet(door.port)
         while True:
@@ -206,6 +214,7 @@ def run_party(
             except PeerReturned as returned:
                 number = returned.life
                 backend.clear_secrets()
+                backend.reset_stats()
 
 
 def _loses_parties(job: Job) -> bool:
@@ -308,6 +317,7 @@ class _Life:
     progress: Progress
     status: Callable[[PartyReport], None]
     trace: bool
+    tally: Tally
 
     def run(
         self,
@@ -337,16 +347,16 @@ class _Life:
                 lives=lives,
             ) as endpoint,
             _telling(endpoint),
+            _Run(self, auditor, endpoint) as run,
         ):
             endpoint.connect(addresses)
             auditor.agree_on_code(endpoint)
-            run = _Run(self, auditor)
             if self.models is None:
                 run.components(endpoint)
             else:
                 run.apply(endpoint)
             endpoint.flush()
-            report = run.report(endpoint)
+            report = run.report()
             auditor.end(report.files)
             end.reach(endpoint, lives, [*report.files, _REPORT, RECORD])
             return report
@@ -355,14 +365,26 @@ class _Life:
 class _Run:
     """The components of a job at one party, in order, each finished one kept on disk."""
 
-    def __init__(self, life: _Life, auditor: Auditor) -> None:
-        self._life, self._auditor = life, auditor
+    def __init__(self, life: _Life, auditor: Auditor, endpoint: Endpoint) -> None:
+        self._life, self._auditor, self._endpoint = life, auditor, endpoint
         self._job, self._name, self._directory = life.job, life.name, life.directory
         self._outcomes: dict[str, Outcome] = {}
         self._reports: list[ComponentReport] = []
         self._files: dict[str, str] = {}
         self._waiting = Waiting()
-        self._start = self._told = time.perf_counter()
+        self._start = self._told = self._kept = time.perf_counter()
+        self._began = now()
+        self._done = False
+        self._timed: dict[str, tuple[float, int]] = {}
+        self._nodes_before = self._nodes_seconds()
+
+    def __enter__(self) -> _Run:
+        self._keep_tally()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._done:
+            self._keep_tally()
 
     def components(self, endpoint: Endpoint) -> None:
         """Run what is not finished yet at all parties."""
@@ -374,7 +396,7 @@ class _Run:
             if number <= finished:
                 outcome = self._load(name, results.load(number))
             else:
-                context = self._context(name, endpoint, self._checkpoints(name), report)
+                context = self._context(name, endpoint, self._checkpoints(name))
                 table = self._input(name)
                 self._auditor.begin(name, table)
                 outcome = runner_of(component).run(context, component, table)
@@ -407,34 +429,59 @@ class _Run:
                 write_predictions(self._directory / f"{name}.csv", table.ids, columns)
                 self._note(f"{name}.csv")
 
-    def report(self, endpoint: Endpoint, *, final: bool = True) -> PartyReport:
+    def report(self, *, final: bool = True) -> PartyReport:
         """What this party tells so far, or in the end: then also written into its directory."""
-        stats = self._life.backend.stats()
-        work = [] if self._life.nodes is None else self._life.nodes.work()
-        encryption = sum(cost.host_seconds for cost in stats.values())
-        encryption += max((node["seconds"] for node in work), default=0.0)
-        waiting = self._waiting.seconds
-        other = max(0.0, time.perf_counter() - self._start - encryption - waiting)
+        self._keep_tally()
+        tally = self._life.tally
         trainer = self._job.trainer if final else None
+        for component in self._reports if final else []:
+            component.seconds, component.timed_rounds = tally.component(component.name)
         report = PartyReport(
             self._name,
             self._job.role(self._name),
             {"name": self._life.backend.name, **self._life.backend.describe()},
             rows=0 if self._life.table is None else len(self._life.table.ids),
             components=self._reports,
-            operations=[{"operation": o, **asdict(cost)} for o, cost in sorted(stats.items())],
-            time={"encryption": encryption, "waiting": waiting, "other": other},
-            peak_rss_bytes=_peak_rss_bytes(),
-            messages=endpoint.traffic.messages,
-            bytes=endpoint.traffic.bytes,
-            wire_bytes=endpoint.traffic.wire_bytes,
+            operations=tally.operations,
+            time=tally.time,
+            peak_rss_bytes=max(life.peak_rss_bytes for life in tally.lives),
+            messages=tally.sum("messages"),
+            bytes=tally.sum("bytes"),
+            wire_bytes=tally.sum("wire_bytes"),
             files=self._files,
-            nodes=work,
+            nodes=[] if self._life.nodes is None else self._life.nodes.work(),
             gradients=self._outcomes[trainer].trace if self._life.trace and trainer else None,
+            lives=[life.told() for life in tally.lives],
         )
+        self._done = final
         if final and self._directory is not None:
             write_json(self._directory / _REPORT, asdict(report))
         return report
+
+    def _keep_tally(self) -> None:
+        """Keep what this life did so far."""
+        stats, traffic = self._life.backend.stats(), self._endpoint.traffic
+        encryption = sum(cost.host_seconds for cost in stats.values())
+        encryption += self._nodes_seconds() - self._nodes_before
+        waiting = self._waiting.seconds
+        other = max(0.0, time.perf_counter() - self._start - encryption - waiting)
+        life = LifeReport(
+            self._auditor.run,
+            self._began,
+            now(),
+            messages=traffic.messages,
+            bytes=traffic.bytes,
+            wire_bytes=traffic.wire_bytes,
+            time={"encryption": encryption, "waiting": waiting, "other": other},
+            operations=[{"operation": o, **asdict(cost)} for o, cost in sorted(stats.items())],
+            peak_rss_bytes=_peak_rss_bytes(),
+            components=dict(self._timed),
+        )
+        self._life.tally.keep(life)
+
+    def _nodes_seconds(self) -> float:
+        work = [] if self._life.nodes is None else self._life.nodes.work()
+        return max((float(node["seconds"]) for node in work), default=0.0)
 
     def _checkpoints(self, component: str, keep: int | None = 3) -> Checkpoints:
         below = None if self._directory is None else self._directory / "states" / component
@@ -445,21 +492,21 @@ class _Run:
         component: str,
         endpoint: Endpoint,
         checkpoints: Checkpoints,
-        report: ComponentReport | None = None,
     ) -> Context:
         first: list[tuple[float, int]] = []
 
         def on_progress(name: str, done: int, total: int, loss: float | None) -> None:
-            now = time.perf_counter()
+            at = time.perf_counter()
             if not first:
-                first.append((now, done))
-            if report is not None:
-                report.seconds, report.timed_rounds = now - first[0][0], done - first[0][1]
+                first.append((at, done))
+            self._timed[component] = at - first[0][0], done - first[0][1]
             self._life.progress(name, done, total, loss)
-            if now - self._told >= _STATUS_SECONDS:
-                self._told = now
-                so_far = self.report(endpoint, final=False)
-                self._life.status(replace(so_far, components=[], files={}))
+            if at - self._told >= _STATUS_SECONDS:
+                self._told = self._kept = at
+                self._life.status(replace(self.report(final=False), components=[], files={}))
+            elif at - self._kept >= _KEEP_SECONDS:
+                self._kept = at
+                self._keep_tally()
 
         return Context(
             self._job,

@@ -80,6 +80,7 @@ def page(result: Mapping[str, Any]) -> str:
         evaluations=evaluations,
         summaries=list(summaries),
         parties=list(_parties(result)),
+        lives=list(_lives(result)),
         files=[
             (name, file, digest)
             for name, party in result["parties"].items()
@@ -159,6 +160,16 @@ def _parties(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "messages": party["messages"],
             "bytes": party["bytes"],
         }
+
+
+def _lives(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each life of each party, where one had several."""
+    lives = result.get("lives", {})
+    if any(len(told) > 1 for told in lives.values()):
+        for party, told in lives.items():
+            for number, life in enumerate(told, 1):
+                times = {k: f"{life[k][:19].replace('T', ' ')} UTC" for k in ("began", "ended")}
+                yield {"party": party, "number": number, **life, **times}
 
 
 # --- charts ---------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ def result_of(job: Job, reports: dict[str, PartyReport], twin: Twin | None) -> d
     seconds_per_epoch or seconds_per_tree: of the component that trains, with its losses, metrics
     and those of its plaintext twin. operations: a row for each party and operation, from the
     counters of that party's device; ring_utilisation is busy product slots over cycles, null where
-    the device does not count cycles. time_shares, of each party: encryption, waiting, other.
+    the device does not count cycles. time_shares, of each party: encryption, waiting, other. lives,
+    of each party: when each began and ended, what it sent, its time; all else is of all lives.
     """
     guest = reports[job.guest.name]
     devices = {party.name: party.device for party in job.parties}
@@ -50,6 +51,7 @@ def result_of(job: Job, reports: dict[str, PartyReport], twin: Twin | None) -> d
             name: {what: _share(seconds, report) for what, seconds in report.time.items()}
             for name, report in reports.items()
         },
+        "lives": {name: report.lives for name, report in reports.items()},
         "parties": {
             report.party: {
                 key: value
@@ -149,6 +151,8 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
         memory = f"{result['peak_rss_bytes'][party] / 2**20:,.0f} MiB"
         spent.add_row(party, *(f"{share:.0%}" for share in shares.values()), memory)
     console.print(spent)
+    if any(len(lives) > 1 for lives in result["lives"].values()):
+        _show_lives(console, result["lives"])
     if "algorithm" in result:
         rounds, each = ("trees", "tree") if "trees" in result else ("epochs", "epoch")
         console.print(
@@ -174,6 +178,16 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
             f"The CPU backend's decrypted gradients are identical: {result['verified_gradients']:,}"
             " integers compared, none differs."
         )
+
+
+def _show_lives(console: Console, lives: dict[str, list[dict[str, Any]]]) -> None:
+    table = table_of("Lives", "party", "life", "began", "ended", "seconds", "messages", "bytes")
+    for party, told in lives.items():
+        for number, life in enumerate(told, 1):
+            times = (f"{life[what][:19].replace('T', ' ')}Z" for what in ("began", "ended"))
+            figures = f"{life['seconds']:.1f}", f"{life['messages']:,}", f"{life['bytes']:,}"
+            table.add_row(party, str(number), *times, *figures)
+    console.print(table)
 
 
 def _show_quality(console: Console, result: dict[str, Any]) -> None:

@@ -262,7 +262,12 @@ def test_who_vanishes_comes_back_and_the_others_wait(
     check_models(tmp_path, job)
     check_records(tmp_path, job)
     for name in PARTIES:
-        assert len(starts(tmp_path, name)) >= 2
+        report, sent = reports[name], read_record(tmp_path / "out" / name / RECORD).of("sent")
+        assert len(report.lives) == len(starts(tmp_path, name)) >= 2
+        sizes = [entry.content["size"] for entry in sent]
+        assert (report.messages, report.bytes) == (len(sizes), sum(sizes))
+        assert report.component("train").timed_rounds >= 4
+    assert len(reports["guest"].component("train").losses) == 4
 
 
 @pytest.mark.full
@@ -378,6 +383,7 @@ def test_who_dies_at_its_end_ends_by_starting_again_alone(
     check_records(tmp_path, ending.job)
     again = moment == "written"  # only then the others have to go back for it
     lives = [len(starts(tmp_path, name)) for name in PARTIES]
+    assert lives == [len(reports[name].lives) for name in PARTIES]
     assert min(lives) >= 2 if again else lives == [1, 1, 1]
 
 

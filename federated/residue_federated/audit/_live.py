@@ -98,6 +98,11 @@ class Auditor:
             code={name: digest.hex() for name, digest in self._code.items()},
         )
 
+    @property
+    def run(self) -> str:
+        """The name of this run in the record, which is one life of the party."""
+        return self._run.hex()
+
     def __enter__(self) -> Auditor:
         return self
 
