@@ -102,6 +102,15 @@ class PartyReport:
         components = [ComponentReport(**component) for component in content["components"]]
         return cls(**{**content, "components": components})
 
+    @property
+    def device_name(self) -> str:
+        """The device in a word; of one that chose another, both: ``auto: cpu avx512ifma``."""
+        facts = self.device
+        if "active" not in facts:
+            return str(facts["name"])
+        chosen = [facts["active"], facts.get("kernel", facts.get("device"))]
+        return f"{facts['name']}: {' '.join(str(part) for part in chosen if part)}"
+
     def component(self, name: str) -> ComponentReport:
         """The report of one component."""
         return next(component for component in self.components if component.name == name)

@@ -149,12 +149,11 @@ def _confusion(facts: Mapping[str, Any]) -> dict[str, Any] | None:
 def _parties(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name, party in result["parties"].items():
         device = party["device"]
+        name_of_it = party.get("device_name", device["name"])
         yield {
             "name": name,
             "role": party["role"],
-            "device": ", ".join(
-                dict.fromkeys(str(device[k]) for k in ("name", "device") if k in device)
-            ),
+            "device": ", ".join(dict.fromkeys(filter(None, (name_of_it, device.get("device"))))),
             "shares": result.get("time_shares", {}).get(name),
             "memory": result.get("peak_rss_bytes", {}).get(name),
             "messages": party["messages"],
