@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from residue_federated.errors import PeerLost, PeerReturned
+from residue_federated.errors import PeerFailed, PeerLost, PeerReturned
 from residue_federated.transport._closing import Closing
 
 NAMES = ("guest", "host", "arbiter")
@@ -85,7 +85,7 @@ class World:
                 del self.there[name]
                 return missing
             moment("noted")
-        closing.part(others, call, patience=min(patience, 0.5) if again else patience)
+        closing.part(others, call, lambda: None, patience=min(patience, 0.5) if again else patience)
         moment("parted")
         del self.there[name]
         return []
@@ -195,7 +195,17 @@ def test_one_that_is_at_work_again_is_not_left_alone() -> None:
     closing = Closing(threading.Condition())
     with pytest.raises(PeerReturned):
         closing.gather(["host"], call, lambda: None, patience=1, most_wait=9, spare=True)
-    closing.part(["host"], call, patience=1)
+    closing.part(["host"], call, lambda: None, patience=1)
+
+
+def test_a_party_that_is_told_to_stop_does_not_wait_for_the_last_answer() -> None:
+    def check() -> None:
+        if time.monotonic() > began + 0.2:
+            raise PeerFailed("guest was told to stop")
+
+    closing, began = Closing(threading.Condition()), time.monotonic()
+    closing.part(["host"], lambda peer: False, check, patience=30)
+    assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize("text", ["", "3", "-1", "x", "\u0661"])

@@ -126,11 +126,20 @@ class Closing:
                 self._note(peers)
         return missing
 
-    def part(self, peers: Sequence[str], call: Call, *, patience: float) -> None:
-        """Say that all are known to be done, to all that have not called to say the same."""
+    def part(
+        self, peers: Sequence[str], call: Call, check: Callable[[], None], *, patience: float
+    ) -> None:
+        """Say that all are known to be done, to all that have not called to say the same.
+
+        What stops the party, which `check` raises, only ends this sooner.
+        """
         self._stage = _Stage.ALL_DONE
 
         def lacking() -> list[str]:
+            try:
+                check()
+            except FederatedError:
+                return []
             return [peer for peer in peers if peer not in self._parted]
 
         def tell(peer: str) -> bool | None:

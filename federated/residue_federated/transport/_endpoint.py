@@ -341,7 +341,7 @@ class Endpoint:
 
     def part(self, within: float) -> None:
         """Tell the others that all are known to be done, as far as they are reached in so long."""
-        self._closing.part(self._left, self._call, patience=within)
+        self._closing.part(self._left, self._call, self._check, patience=within)
 
     @property
     def _left(self) -> list[str]:
