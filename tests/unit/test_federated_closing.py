@@ -171,6 +171,29 @@ def test_a_party_that_is_lost_at_work_is_named() -> None:
             arbiter.result(10)
 
 
+def test_a_call_is_not_answered_before_its_caller_is_noted() -> None:
+    """Not by another note, of the same peers, that failed."""
+    kept: list[list[str]] = []
+
+    def keep(done: list[str]) -> None:
+        if not kept:
+            kept.append([])
+            raise OSError("no space left on device")
+        kept.append(done)
+
+    closing = Closing(threading.Condition())
+    closing.begin(2, keep, [])
+    for name in ("guest", "arbiter"):
+        closing.hears(name, {"residue-stage": "1"}, calling=True)
+    others = ["guest", "arbiter"]
+    with pytest.raises(OSError, match="no space"):
+        closing.gather(
+            others, lambda peer: True, lambda: None, patience=1, most_wait=9, spare=False
+        )
+    closing.hears("guest", {"residue-stage": "2"}, calling=True)
+    assert kept[1:] == [["guest"]]
+
+
 def test_a_party_that_works_too_long_is_named() -> None:
     world = World()
     world.start("arbiter"), world.start("host")

@@ -156,9 +156,10 @@ class Closing:
 
     def _note(self, peers: Sequence[str]) -> None:
         """Under the lock."""
-        if not self._noted.issuperset(peers):
-            self._noted.update(peers)
-            self._keep(sorted(self._noted))
+        noted = self._noted.union(peers)
+        if noted != self._noted:
+            self._keep(sorted(noted))
+            self._noted = noted
 
     def _attend(self, lacking: Callable[[], list[str]], call: Call, patience: float) -> list[str]:
         """Call who is lacking again and again, until nobody is.
