@@ -28,6 +28,7 @@ _LOOK = 2.0
 Call = Callable[[str], bool | None]
 """Calls a peer once: True if it answers, None if it will, False if it is out of reach."""
 Keep = Callable[[list[str]], None]
+"""Notes on the disk which peers are known to be done."""
 
 
 class _Stage(IntEnum):
@@ -64,9 +65,9 @@ class Closing:
         with self._changed:
             self._said[peer] = max(stage, self._said.get(peer, 0))
             if calling and stage == _Stage.ALL_DONE:
-                self._parted.add(peer)
                 if self._stage == _Stage.DONE:
                     self._note([peer])
+                self._parted.add(peer)
             self._changed.notify_all()
 
     def begin(self, peers: int, keep: Keep, known: Sequence[str]) -> None:
