@@ -6,25 +6,24 @@ import contextlib
 import json
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from residue.backends import Backend, get_backend
-from residue.errors import ResidueError
 from residue_federated._certificates import Identity
 from residue_federated._checkpoint import Checkpoints, file_sha256, write_json
 from residue_federated._components import runner_of
 from residue_federated._context import WHOLE, Context, Outcome, Progress, Waiting
 from residue_federated._data import Table, load_table
-from residue_federated._ended import Ended, forget_end, keep_end, read_end
+from residue_federated._ended import End, forget_end, read_end, telling
 from residue_federated._jobs import Job
 from residue_federated._models import read_model, write_model, write_predictions
 from residue_federated._tally import LifeReport, Tally, now
 from residue_federated._workers import Workers
 from residue_federated.audit._live import APPLIED, RECORD, Auditor
-from residue_federated.errors import AuditViolation, CheckpointError, PeerReturned
+from residue_federated.errors import CheckpointError, PeerReturned
 from residue_federated.partitions import NodesBackend, open_nodes
 from residue_federated.transport import Door, Endpoint, Lives, Message
 
@@ -40,8 +39,6 @@ __all__ = [
 _REPORT = "report.json"
 _KEEP_SECONDS = 0.2
 """At least so long between two notes on the disk of what a life did."""
-_LAST_WORDS = 2.0
-"""Seconds for telling others, who may have left, that all are done, after that was known before."""
 _STATUS_SECONDS = 1.0
 """At least so long between two words on how a party is doing."""
 
@@ -195,7 +192,7 @@ def run_party(
             report, door = _report_of(directory), door or opened()
             addresses = meet(door.port)
             try:
-                end = _End(job, name, digest, directory, ended)
+                end = End(job, name, digest, directory, ended)
                 return replace(report, unheard=end.again(identity, door, addresses))
             except PeerReturned as returned:
                 number = returned.life
@@ -241,78 +238,6 @@ def _report_of(directory: Path) -> PartyReport:
 
 
 @dataclass
-class _End:
-    """The end of a party's part in a life. ended: of one that was done before."""
-
-    job: Job
-    name: str
-    digest: str
-    directory: Path | None
-    ended: Ended | None = None
-
-    def reach(self, endpoint: Endpoint, lives: Lives | None, files: Iterable[str]) -> None:
-        """All that the party leaves has been written: see that it is on the disk, and end.
-
-        lives: None where the others are not waited for.
-        """
-        others = [p.name for p in self.job.parties if p.name != self.name]
-        kept = Lives(0).kept() if lives is None else lives.kept()
-        known = others if lives is None else []
-        self.ended = Ended(**kept, received=endpoint.received, done=known)
-        if self.directory is not None:
-            keep_end(self.directory, self.digest, self.ended, files)
-        if lives is not None:
-            endpoint.done(len(others), self._keep)
-            endpoint.end()
-
-    def again(self, identity: Identity, door: Door, addresses: Mapping[str, str]) -> list[str]:
-        """End in the life in which the party was done; who is out of reach, and may not be done.
-
-        Raises `PeerReturned` if another one is not, and needs this one.
-        """
-        assert self.ended is not None
-        with (
-            Endpoint(
-                self.name,
-                self.digest,
-                identity,
-                self.job.transport,
-                door=door,
-                gate=_Done(),
-                proxy=self.job.party(self.name).proxy,
-                lives=self.ended.lives,
-                received=self.ended.received,
-            ) as endpoint,
-            _telling(endpoint),
-        ):
-            endpoint.done(len(addresses), self._keep, self.ended.done)
-            endpoint.connect(addresses, wait=False)
-            if not self.ended.all_done(self.job):
-                return endpoint.end(again=True)
-            endpoint.part(_LAST_WORDS)
-            return []
-
-    def _keep(self, done: list[str]) -> None:
-        assert self.ended is not None
-        if self.directory is not None:
-            keep_end(self.directory, self.digest, replace(self.ended, done=done))
-
-
-class _Done:
-    """The gate of a party whose part is over: no message is due any more."""
-
-    def leaving(self, message: Message) -> bytes:
-        raise AssertionError
-
-    def arrived(self, message: Message, signature: bytes, certificate: bytes) -> None:
-        text = f"{message.sender} sent '{message.tag}' to {message.receiver}, which is done"
-        raise AuditViolation(text, message.sender, "algorithm")
-
-    def lost(self, peer: str) -> None:
-        raise AssertionError
-
-
-@dataclass
 class _Life:
     """What every life of a party in a run begins with; see `Lives`."""
 
@@ -341,7 +266,7 @@ class _Life:
         job, name, directory = self.job, self.name, self.directory
         forget_end(directory)
         lives = None if _loses_parties(job) else Lives(number)
-        end = _End(job, name, digest, directory)
+        end = End(job, name, digest, directory)
         with (
             Auditor(job, digest, name, identity, directory and directory / RECORD) as auditor,
             Endpoint(
@@ -355,7 +280,7 @@ class _Life:
                 proxy=job.party(name).proxy,
                 lives=lives,
             ) as endpoint,
-            _telling(endpoint),
+            telling(endpoint),
             _Run(self, auditor, endpoint) as run,
         ):
             endpoint.connect(addresses)
@@ -579,18 +504,3 @@ def _result_of(outcome: Outcome) -> dict[str, Any]:
     """An outcome as a state: its table is a file of its own."""
     state = {key: value for key, value in vars(outcome).items() if key != "table"}
     return {**state, "has_table": outcome.table is not None}
-
-
-@contextlib.contextmanager
-def _telling(endpoint: Endpoint) -> Iterator[None]:
-    """Tell the peers why, before an error leaves."""
-    try:
-        yield
-    except PeerReturned:
-        raise  # they notice by themselves
-    except ResidueError as error:
-        endpoint.abort(str(error))
-        raise
-    except BaseException:
-        endpoint.abort("internal error")
-        raise

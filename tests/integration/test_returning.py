@@ -28,7 +28,7 @@ from residue_federated import (
     Job,
     PartyReport,
     TrialAuthority,
-    _party,
+    _ended,
     load_job,
     run_party,
 )
@@ -359,7 +359,7 @@ def die_at(monkeypatch: pytest.MonkeyPatch, mortal: str, moment: str) -> None:
             real_abort(self, reason)
 
     real_call, real_part, real_abort = Endpoint._call, Endpoint.part, Endpoint.abort
-    monkeypatch.setattr(_party, "keep_end", keep)
+    monkeypatch.setattr(_ended, "keep_end", keep)
     monkeypatch.setattr(Endpoint, "_call", call)
     monkeypatch.setattr(Endpoint, "part", part)
     monkeypatch.setattr(Endpoint, "abort", abort)
