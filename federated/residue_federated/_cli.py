@@ -322,6 +322,7 @@ def party(
             progress=progress,
             status=status,
             trace=trace,
+            resume=resume,
         )
         return asdict(report)
 
@@ -348,6 +349,13 @@ def party(
     found = {k: v for component in report["components"] for k, v in component["metrics"].items()}
     figures = "".join(f", {metric} {value:.4f}" for metric, value in found.items())
     typer.echo(f"{name}: done{figures}; see {out}")
+    if report["unheard"]:
+        typer.echo(
+            f"{name} was done before it was started again; out of reach: "
+            f"{', '.join(report['unheard'])}. Should one not have ended, start both again with "
+            "--resume",
+            err=True,
+        )
 
 
 @app.command()

@@ -24,9 +24,11 @@ __all__ = ["Display", "console_of", "table_of"]
 _WORDS = frozenset(
     [
         "audit",
+        "began",
         "component",
         "device",
         "directory",
+        "ended",
         "file",
         "from",
         "job",

@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from residue.backends import Backend, get_backend
-from residue.errors import ResidueError
 from residue_federated._certificates import Identity
 from residue_federated._checkpoint import Checkpoints, file_sha256, write_json
 from residue_federated._components import runner_of
 from residue_federated._context import WHOLE, Context, Outcome, Progress, Waiting
 from residue_federated._data import Table, load_table
+from residue_federated._ended import End, forget_end, read_end, telling
 from residue_federated._jobs import Job
 from residue_federated._models import read_model, write_model, write_predictions
+from residue_federated._tally import LifeReport, Tally, now
 from residue_federated._workers import Workers
 from residue_federated.audit._live import APPLIED, RECORD, Auditor
-from residue_federated.errors import PeerReturned
+from residue_federated.errors import CheckpointError, PeerReturned
 from residue_federated.partitions import NodesBackend, open_nodes
 from residue_federated.transport import Door, Endpoint, Lives, Message
 
-__all__ = ["ComponentReport", "PartyReport", "has_checkpoints", "run_party"]
+__all__ = [
+    "ComponentReport",
+    "PartyReport",
+    "has_checkpoints",
+    "has_ended",
+    "is_done",
+    "run_party",
+]
 
+_REPORT = "report.json"
+_KEEP_SECONDS = 0.2
+"""At least so long between two notes on the disk of what a life did."""
 _STATUS_SECONDS = 1.0
 """At least so long between two words on how a party is doing."""
 
@@ -35,8 +47,8 @@ _STATUS_SECONDS = 1.0
 class ComponentReport:
     """How one component went at a party.
 
-    seconds: from its first progress to its last, set-up aside; timed_rounds: rounds done in them,
-    fewer than `rounds` after a resume.
+    seconds: from its first progress to its last, set-up aside, over all lives; timed_rounds: rounds
+    done in them, those that a death undid included.
     """
 
     name: str
@@ -53,12 +65,15 @@ class ComponentReport:
 class PartyReport:
     """What a party tells about its run; nothing of its data but, at the guest, metrics and losses.
 
+    All is of all its lives together. lives: each by itself, see `LifeReport`.
     operations: one row an operation of its device, from the device's own counters. time: seconds
     of all components, by what they went to: ``encryption`` (operations on ciphertexts), ``waiting``
     (for messages of others, and sending) and ``other``. peak_rss_bytes: most memory of the process.
     files: SHA-256 of each file it wrote, by its path below the party's directory. nodes: what the
     nodes have done that hold its partitions, where it has any. gradients: the
     decrypted integers of the last component that trains, only where a trace was asked for.
+    unheard: parties that had not said that they are done, and were out of reach, when this one,
+    done before, was started again.
     """
 
     party: str
@@ -75,12 +90,23 @@ class PartyReport:
     files: dict[str, str] = field(default_factory=dict)
     nodes: list[dict[str, Any]] = field(default_factory=list)
     gradients: list[list[int]] | None = None
+    unheard: list[str] = field(default_factory=list)
+    lives: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> PartyReport:
         """The report that was made into `content` by `dataclasses.asdict`."""
         components = [ComponentReport(**component) for component in content["components"]]
         return cls(**{**content, "components": components})
+
+    @property
+    def device_name(self) -> str:
+        """The device in a word; of one that chose another, both: ``auto: cpu avx512ifma``."""
+        facts = self.device
+        if "active" not in facts:
+            return str(facts["name"])
+        chosen = [facts["active"], facts.get("kernel", facts.get("device"))]
+        return f"{facts['name']}: {' '.join(str(part) for part in chosen if part)}"
 
     def component(self, name: str) -> ComponentReport:
         """The report of one component."""
@@ -90,6 +116,17 @@ class PartyReport:
 def has_checkpoints(directory: Path) -> bool:
     """Whether a party left something below `directory` from which it can go on."""
     return any((directory / "states").rglob("[0-9]*.npz"))
+
+
+def has_ended(job: Job, directory: Path) -> bool:
+    """Whether a party has nothing left to do for `job`: it knows that all parties are done."""
+    ended = read_end(directory, job.digest)
+    return ended is not None and ended.all_done(job)
+
+
+def is_done(job: Job, directory: Path) -> bool:
+    """Whether all that a party leaves is below `directory`; others may still need it."""
+    return read_end(directory, job.digest) is not None
 
 
 def run_party(
@@ -107,10 +144,12 @@ def run_party(
     status: Callable[[PartyReport], None] = lambda report: None,
     observer: Callable[[Message], None] | None = None,
     trace: bool = False,
+    resume: bool = True,
 ) -> PartyReport:
     """Run one party of `job` to its end, from the last checkpoint that all parties have.
 
-    If another one dies and comes back, all go back to such a checkpoint, and on from there.
+    If another one dies and comes back, all go back to such a checkpoint, and on from there. A party
+    ends when all have said that they are done. One that was done before only waits for that.
 
     With `models`, the job's components are not run but applied to other rows.
 
@@ -132,12 +171,31 @@ def run_party(
             components and files.
         observer: sees every message that leaves or is taken.
         trace: keep decrypted integers in the report.
+        resume: whether a party that was done below `directory` is done now.
 
     Raises:
         FederatedError: data, peers or the training failed; the peers have been told.
     """
-    own = job.party(name)
+    own, number = job.party(name), 0
+    digest = job.digest if models is None else f"{job.digest}{APPLIED}"
+    ended = read_end(directory, digest) if resume and not _loses_parties(job) else None
     with contextlib.ExitStack() as stack:
+
+        def opened() -> Door:
+            keep_alive = job.transport.keep_alive
+            return stack.enter_context(
+                Door(name, identity, listen, single=True, keep_alive=keep_alive)
+            )
+
+        addresses: Mapping[str, str] | None = None
+        if ended is not None and directory is not None:
+            report, door = _report_of(directory), door or opened()
+            addresses = meet(door.port)
+            try:
+                end = End(job, name, digest, directory, ended)
+                return replace(report, unheard=end.again(identity, door, addresses))
+            except PeerReturned as returned:
+                number = returned.life
         workers = stack.enter_context(contextlib.closing(Workers(own.processes)))
         table = None
         if job.role(name) != "arbiter":
@@ -150,20 +208,33 @@ def run_party(
         nodes = open_nodes(own)
         if nodes is not None:
             stack.callback(nodes.close)
-        life = _Life(job, name, table, backend, nodes, directory, models, progress, status, trace)
-        if door is None:
-            keep_alive = job.transport.keep_alive
-            door = stack.enter_context(
-                Door(name, identity, listen, single=True, keep_alive=keep_alive)
-            )
-        addresses = meet(door.port)
-        number = 0
+        tally = Tally(directory, digest, RECORD, resume=resume)
+        life = _Life(
+            job, name, table, backend, nodes, directory, models, progress, status, trace, tally
+        )
+        door = door or opened()
+        addresses = addresses if addresses is not None else meet(door.port)
         while True:
             try:
-                return life.run(number, identity, door, addresses, observer)
+                return life.run(number, digest, identity, door, addresses, observer)
             except PeerReturned as returned:
                 number = returned.life
                 backend.clear_secrets()
+                backend.reset_stats()
+
+
+def _loses_parties(job: Job) -> bool:
+    """Whether the job goes on without parties that die: they do not come back."""
+    return any(job.may_lose(party.name) for party in job.parties)
+
+
+def _report_of(directory: Path) -> PartyReport:
+    """The report of a party that was done. Raises `CheckpointError` if it is not there."""
+    path = directory / _REPORT
+    try:
+        return PartyReport.of(json.loads(path.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
 
 
 @dataclass
@@ -180,10 +251,12 @@ class _Life:
     progress: Progress
     status: Callable[[PartyReport], None]
     trace: bool
+    tally: Tally
 
     def run(
         self,
         number: int,
+        digest: str,
         identity: Identity,
         door: Door,
         addresses: Mapping[str, str],
@@ -191,8 +264,9 @@ class _Life:
     ) -> PartyReport:
         """Run from the last checkpoint that all parties have to the end, or the next life."""
         job, name, directory = self.job, self.name, self.directory
-        digest = job.digest if self.models is None else f"{job.digest}{APPLIED}"
-        loses_parties = any(job.may_lose(party.name) for party in job.parties)
+        forget_end(directory)
+        lives = None if _loses_parties(job) else Lives(number)
+        end = End(job, name, digest, directory)
         with (
             Auditor(job, digest, name, identity, directory and directory / RECORD) as auditor,
             Endpoint(
@@ -204,34 +278,47 @@ class _Life:
                 observer=observer,
                 gate=auditor,
                 proxy=job.party(name).proxy,
-                lives=None if loses_parties else Lives(number),
+                lives=lives,
             ) as endpoint,
-            _telling(endpoint),
+            telling(endpoint),
+            _Run(self, auditor, endpoint) as run,
         ):
             endpoint.connect(addresses)
             auditor.agree_on_code(endpoint)
-            run = _Run(self, auditor)
             if self.models is None:
                 run.components(endpoint)
             else:
                 run.apply(endpoint)
             endpoint.flush()
-            report = run.report(endpoint)
+            report = run.report()
             auditor.end(report.files)
+            end.reach(endpoint, lives, [*report.files, _REPORT, RECORD])
             return report
 
 
 class _Run:
     """The components of a job at one party, in order, each finished one kept on disk."""
 
-    def __init__(self, life: _Life, auditor: Auditor) -> None:
-        self._life, self._auditor = life, auditor
+    def __init__(self, life: _Life, auditor: Auditor, endpoint: Endpoint) -> None:
+        self._life, self._auditor, self._endpoint = life, auditor, endpoint
         self._job, self._name, self._directory = life.job, life.name, life.directory
         self._outcomes: dict[str, Outcome] = {}
         self._reports: list[ComponentReport] = []
         self._files: dict[str, str] = {}
         self._waiting = Waiting()
-        self._start = self._told = time.perf_counter()
+        self._start = self._told = self._kept = time.perf_counter()
+        self._began = now()
+        self._done = False
+        self._timed: dict[str, tuple[float, int]] = {}
+        self._nodes_before = self._nodes_seconds()
+
+    def __enter__(self) -> _Run:
+        self._keep_tally()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._done:
+            self._keep_tally()
 
     def components(self, endpoint: Endpoint) -> None:
         """Run what is not finished yet at all parties."""
@@ -243,7 +330,7 @@ class _Run:
             if number <= finished:
                 outcome = self._load(name, results.load(number))
             else:
-                context = self._context(name, endpoint, self._checkpoints(name), report)
+                context = self._context(name, endpoint, self._checkpoints(name))
                 table = self._input(name)
                 self._auditor.begin(name, table)
                 outcome = runner_of(component).run(context, component, table)
@@ -276,34 +363,59 @@ class _Run:
                 write_predictions(self._directory / f"{name}.csv", table.ids, columns)
                 self._note(f"{name}.csv")
 
-    def report(self, endpoint: Endpoint, *, final: bool = True) -> PartyReport:
+    def report(self, *, final: bool = True) -> PartyReport:
         """What this party tells so far, or in the end: then also written into its directory."""
-        stats = self._life.backend.stats()
-        work = [] if self._life.nodes is None else self._life.nodes.work()
-        encryption = sum(cost.host_seconds for cost in stats.values())
-        encryption += max((node["seconds"] for node in work), default=0.0)
-        waiting = self._waiting.seconds
-        other = max(0.0, time.perf_counter() - self._start - encryption - waiting)
+        self._keep_tally()
+        tally = self._life.tally
         trainer = self._job.trainer if final else None
+        for component in self._reports if final else []:
+            component.seconds, component.timed_rounds = tally.component(component.name)
         report = PartyReport(
             self._name,
             self._job.role(self._name),
             {"name": self._life.backend.name, **self._life.backend.describe()},
             rows=0 if self._life.table is None else len(self._life.table.ids),
             components=self._reports,
-            operations=[{"operation": o, **asdict(cost)} for o, cost in sorted(stats.items())],
-            time={"encryption": encryption, "waiting": waiting, "other": other},
-            peak_rss_bytes=_peak_rss_bytes(),
-            messages=endpoint.traffic.messages,
-            bytes=endpoint.traffic.bytes,
-            wire_bytes=endpoint.traffic.wire_bytes,
+            operations=tally.operations,
+            time=tally.time,
+            peak_rss_bytes=max(life.peak_rss_bytes for life in tally.lives),
+            messages=tally.sum("messages"),
+            bytes=tally.sum("bytes"),
+            wire_bytes=tally.sum("wire_bytes"),
             files=self._files,
-            nodes=work,
+            nodes=[] if self._life.nodes is None else self._life.nodes.work(),
             gradients=self._outcomes[trainer].trace if self._life.trace and trainer else None,
+            lives=[life.told() for life in tally.lives],
         )
+        self._done = final
         if final and self._directory is not None:
-            write_json(self._directory / "report.json", asdict(report))
+            write_json(self._directory / _REPORT, asdict(report))
         return report
+
+    def _keep_tally(self) -> None:
+        """Keep what this life did so far."""
+        stats, traffic = self._life.backend.stats(), self._endpoint.traffic
+        encryption = sum(cost.host_seconds for cost in stats.values())
+        encryption += self._nodes_seconds() - self._nodes_before
+        waiting = self._waiting.seconds
+        other = max(0.0, time.perf_counter() - self._start - encryption - waiting)
+        life = LifeReport(
+            self._auditor.run,
+            self._began,
+            now(),
+            messages=traffic.messages,
+            bytes=traffic.bytes,
+            wire_bytes=traffic.wire_bytes,
+            time={"encryption": encryption, "waiting": waiting, "other": other},
+            operations=[{"operation": o, **asdict(cost)} for o, cost in sorted(stats.items())],
+            peak_rss_bytes=_peak_rss_bytes(),
+            components=dict(self._timed),
+        )
+        self._life.tally.keep(life)
+
+    def _nodes_seconds(self) -> float:
+        work = [] if self._life.nodes is None else self._life.nodes.work()
+        return max((float(node["seconds"]) for node in work), default=0.0)
 
     def _checkpoints(self, component: str, keep: int | None = 3) -> Checkpoints:
         below = None if self._directory is None else self._directory / "states" / component
@@ -314,21 +426,21 @@ class _Run:
         component: str,
         endpoint: Endpoint,
         checkpoints: Checkpoints,
-        report: ComponentReport | None = None,
     ) -> Context:
         first: list[tuple[float, int]] = []
 
         def on_progress(name: str, done: int, total: int, loss: float | None) -> None:
-            now = time.perf_counter()
+            at = time.perf_counter()
             if not first:
-                first.append((now, done))
-            if report is not None:
-                report.seconds, report.timed_rounds = now - first[0][0], done - first[0][1]
+                first.append((at, done))
+            self._timed[component] = at - first[0][0], done - first[0][1]
             self._life.progress(name, done, total, loss)
-            if now - self._told >= _STATUS_SECONDS:
-                self._told = now
-                so_far = self.report(endpoint, final=False)
-                self._life.status(replace(so_far, components=[], files={}))
+            if at - self._told >= _STATUS_SECONDS:
+                self._told = self._kept = at
+                self._life.status(replace(self.report(final=False), components=[], files={}))
+            elif at - self._kept >= _KEEP_SECONDS:
+                self._kept = at
+                self._keep_tally()
 
         return Context(
             self._job,
@@ -392,18 +504,3 @@ def _result_of(outcome: Outcome) -> dict[str, Any]:
     """An outcome as a state: its table is a file of its own."""
     state = {key: value for key, value in vars(outcome).items() if key != "table"}
     return {**state, "has_table": outcome.table is not None}
-
-
-@contextlib.contextmanager
-def _telling(endpoint: Endpoint) -> Iterator[None]:
-    """Tell the peers why, before an error leaves."""
-    try:
-        yield
-    except PeerReturned:
-        raise  # they notice by themselves
-    except ResidueError as error:
-        endpoint.abort(str(error))
-        raise
-    except BaseException:
-        endpoint.abort("internal error")
-        raise

@@ -80,6 +80,7 @@ def page(result: Mapping[str, Any]) -> str:
         evaluations=evaluations,
         summaries=list(summaries),
         parties=list(_parties(result)),
+        lives=list(_lives(result)),
         files=[
             (name, file, digest)
             for name, party in result["parties"].items()
@@ -148,17 +149,26 @@ def _confusion(facts: Mapping[str, Any]) -> dict[str, Any] | None:
 def _parties(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name, party in result["parties"].items():
         device = party["device"]
+        name_of_it = party.get("device_name", device["name"])
         yield {
             "name": name,
             "role": party["role"],
-            "device": ", ".join(
-                dict.fromkeys(str(device[k]) for k in ("name", "device") if k in device)
-            ),
+            "device": ", ".join(dict.fromkeys(filter(None, (name_of_it, device.get("device"))))),
             "shares": result.get("time_shares", {}).get(name),
             "memory": result.get("peak_rss_bytes", {}).get(name),
             "messages": party["messages"],
             "bytes": party["bytes"],
         }
+
+
+def _lives(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each life of each party, where one had several."""
+    lives = result.get("lives", {})
+    if any(len(told) > 1 for told in lives.values()):
+        for party, told in lives.items():
+            for number, life in enumerate(told, 1):
+                times = {k: f"{life[k][:19].replace('T', ' ')} UTC" for k in ("began", "ended")}
+                yield {"party": party, "number": number, **life, **times}
 
 
 # --- charts ---------------------------------------------------------------------------------------

@@ -15,30 +15,40 @@ from residue_federated.errors import FederatedError
 
 __all__ = ["compare_gradients", "result_of", "show_result", "utilisation"]
 
+_TOLD = ("role", "device", "nodes", "messages", "bytes", "wire_bytes", "files")
+"""What a result has of each party's report as it is."""
+
 
 def result_of(job: Job, reports: dict[str, PartyReport], twin: Twin | None) -> dict[str, Any]:
     """The result of a trial as one JSON object.
 
-    device: of all parties, or name -> device where they differ. epochs or trees and
-    seconds_per_epoch or seconds_per_tree: of the component that trains, with its losses, metrics
-    and those of its plaintext twin. operations: a row for each party and operation, from the
-    counters of that party's device; ring_utilisation is busy product slots over cycles, null where
-    the device does not count cycles. time_shares, of each party: encryption, waiting, other.
+    device: of all parties, or name -> device where they differ; of ``auto`` also what it chose.
+    epochs or trees and seconds_per_epoch or seconds_per_tree: of the component that trains, with
+    its losses, metrics and those of its plaintext twin. operations: a row for each party and
+    operation, from the counters of that party's device; ring_utilisation is busy product slots over
+    cycles, null where the device does not count cycles. time_shares, of each party: encryption,
+    waiting, other. lives, of each party: when each began and ended, what it sent, its time; all
+    else is of all lives.
     """
     guest = reports[job.guest.name]
-    devices = {party.name: party.device for party in job.parties}
+    devices = {
+        party.name: reports[party.name].device_name
+        if party.device.startswith("auto") and party.name in reports
+        else party.device
+        for party in job.parties
+    }
     same = len(set(devices.values())) == 1
     return {
         "job": job.name,
         "rows": guest.rows,
         "key_bits": job.key.bits,
-        "device": job.guest.device if same else devices,
+        "device": devices[job.guest.name] if same else devices,
         **(_training(job, guest, twin) if job.trainer else {}),
         "components": [asdict(component) for component in guest.components],
         "operations": [
             {
                 "party": report.party,
-                "device": report.device["name"],
+                "device": report.device_name,
                 **row,
                 "ring_utilisation": utilisation(row),
             }
@@ -50,11 +60,11 @@ def result_of(job: Job, reports: dict[str, PartyReport], twin: Twin | None) -> d
             name: {what: _share(seconds, report) for what, seconds in report.time.items()}
             for name, report in reports.items()
         },
+        "lives": {name: report.lives for name, report in reports.items()},
         "parties": {
             report.party: {
-                key: value
-                for key, value in asdict(report).items()
-                if key in ("role", "device", "nodes", "messages", "bytes", "wire_bytes", "files")
+                "device_name": report.device_name,
+                **{key: value for key, value in asdict(report).items() if key in _TOLD},
             }
             for report in reports.values()
         },
@@ -149,6 +159,8 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
         memory = f"{result['peak_rss_bytes'][party] / 2**20:,.0f} MiB"
         spent.add_row(party, *(f"{share:.0%}" for share in shares.values()), memory)
     console.print(spent)
+    if any(len(lives) > 1 for lives in result["lives"].values()):
+        _show_lives(console, result["lives"])
     if "algorithm" in result:
         rounds, each = ("trees", "tree") if "trees" in result else ("epochs", "epoch")
         console.print(
@@ -174,6 +186,16 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
             f"The CPU backend's decrypted gradients are identical: {result['verified_gradients']:,}"
             " integers compared, none differs."
         )
+
+
+def _show_lives(console: Console, lives: dict[str, list[dict[str, Any]]]) -> None:
+    table = table_of("Lives", "party", "life", "began", "ended", "seconds", "messages", "bytes")
+    for party, told in lives.items():
+        for number, life in enumerate(told, 1):
+            times = (f"{life[what][:19].replace('T', ' ')}Z" for what in ("began", "ended"))
+            figures = f"{life['seconds']:.1f}", f"{life['messages']:,}", f"{life['bytes']:,}"
+            table.add_row(party, str(number), *times, *figures)
+    console.print(table)
 
 
 def _show_quality(console: Console, result: dict[str, Any]) -> None:

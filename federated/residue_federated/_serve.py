@@ -19,7 +19,13 @@ from residue.errors import ResidueError
 from residue_federated._certificates import Identity
 from residue_federated._devices import Devices
 from residue_federated._jobs import Job, load_job
-from residue_federated._party import PartyReport, has_checkpoints, run_party
+from residue_federated._party import (
+    PartyReport,
+    has_checkpoints,
+    has_ended,
+    is_done,
+    run_party,
+)
 from residue_federated.errors import FederatedError, JobError, PeerFailed, PeerLost, PeerRefused
 from residue_federated.store import recorded
 from residue_federated.transport import Door
@@ -46,13 +52,14 @@ def folder_of(job: Job) -> str:
 
 @dataclass
 class _Post:
-    """A job that was handed in. called: by another party of it."""
+    """A job that was handed in. called: by another party of it. ready: done, but for the others."""
 
     file: Path
     job: Job
     addresses: Mapping[str, str]
     state: State = "waiting"
     called: bool = False
+    ready: bool = False
     thread: threading.Thread | None = field(default=None, repr=False)
 
     @property
@@ -113,7 +120,9 @@ class Desk:
             known = self._posts.get(job.digest)
             if known is not None and known.state in ("waiting", "running"):
                 raise JobError(f"{file.name}: the job of {known.file.name} is the same")
-            if (self._out / folder_of(job) / "report.json").is_file():
+            folder = self._out / folder_of(job)
+            post.ready = is_done(job, folder)
+            if has_ended(job, folder):
                 post.state = "done"
             self._posts[job.digest] = post
             if post.state == "waiting":
@@ -195,7 +204,8 @@ class Desk:
         for post in self._posts.values():
             if post.state != "waiting" or self._stopping:
                 continue
-            if not (post.called or (self._leads(post) and led < self._at_once)):
+            its_turn = self._leads(post) and led < self._at_once
+            if not (post.called or post.ready or its_turn):
                 continue
             led += self._leads(post)
             post.state = "running"
@@ -214,7 +224,8 @@ class Desk:
             report = self._run(post)
             failure = ""
             figures = [f"{k} {v:.4f}" for c in report.components for k, v in c.metrics.items()]
-            self._news(name, ", ".join(["done", *figures]))
+            away = f"; out of reach: {', '.join(report.unheard)}" if report.unheard else ""
+            self._news(name, ", ".join(["done", *figures]) + away)
         except ResidueError as error:
             failure = str(error)
             # If it is the others' fault, who leads the job may call again: then it goes on.
@@ -222,7 +233,7 @@ class Desk:
             again = others and not self._leads(post) and not self._stopping
         finally:
             with self._changed:
-                post.called, post.thread = False, None
+                post.called, post.ready, post.thread = False, False, None
                 post.state = "waiting" if again else "failed" if failure else "done"
                 if again:
                     self._wait_for(post)

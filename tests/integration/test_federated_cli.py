@@ -6,11 +6,12 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from typer.testing import CliRunner
 
 from residue_federated import Job, PartyReport, load_job, run_trial
 from residue_federated._cli import app
+from residue_federated._ended import keep_end, read_end
 from residue_federated._models import read_model, write_model
 from residue_federated._results import compare_gradients
 from residue_federated._trial import Event, new_run_directory
+from residue_federated.audit._live import RECORD
+from residue_federated.audit._record import read_record
 from residue_federated.errors import FederatedError, JobError, ModelError, PeerLost
 from residue_federated.store import Store
 
@@ -195,7 +199,47 @@ def test_after_kill_and_resume_the_models_are_those_of_an_undisturbed_run(
         one, two = (out / name / "models" / "train.json" for out in outs)
         assert one.read_bytes() == two.read_bytes()
     timed = {c["name"]: c["timed_rounds"] for c in result["components"]}
-    assert 1 <= timed["train"] < EPOCHS
+    assert EPOCHS - 3 <= timed["train"] <= 2 * EPOCHS
+    check_lives(result, tmp_path / "run")
+    page = runner.invoke(app, ["report", str(tmp_path / "run")], catch_exceptions=False)
+    assert "Lives: from each start" in Path(page.stdout.strip()).read_text()
+
+
+@pytest.mark.full
+def test_a_run_that_was_killed_when_its_parties_were_done_is_resumed_at_once(
+    finished: Finished, tmp_path: Path
+) -> None:
+    partial = tmp_path / "run.partial"
+    shutil.copytree(finished.out, partial)
+    (partial / "result.json").unlink()
+    job = load_job(partial / "job.json")
+    ended = read_end(partial / "guest", job.digest)
+    assert ended is not None
+    keep_end(partial / "guest", job.digest, replace(ended, done=[]))
+    began = time.monotonic()
+    done = runner.invoke(app, ["resume", str(partial), "--json"], catch_exceptions=False)
+    assert time.monotonic() - began < 30  # half of what a party waits for one that may have left
+    result, before = json.loads(done.stdout), json.loads(finished.stdout)
+    for same in ("losses", "metrics", "components", "lives", "parties", "time_shares"):
+        assert result[same] == before[same]
+    assert result["audit"]["findings"] == []
+
+
+def check_lives(result: dict[str, Any], out: Path) -> None:
+    """What is told of all lives is what the records have of them."""
+    for name, lives in result["lives"].items():
+        record = read_record(out / name / RECORD)
+        starts = list(record.of("start"))
+        assert len(lives) == len(starts) >= 2
+        sent = list(record.of("sent"))
+        assert result["parties"][name]["messages"] == len(sent)
+        assert result["parties"][name]["bytes"] == sum(e.content["size"] for e in sent)
+        assert sum(life["messages"] for life in lives) == len(sent)
+        assert result["peak_rss_bytes"][name] == max(life["peak_rss_bytes"] for life in lives)
+        moments = [moment for life in lives for moment in (life["began"], life["ended"])]
+        assert moments == sorted(moments)
+        assert all(life["seconds"] > 0 for life in lives)
+        assert sum(life["time"]["waiting"] for life in lives) > lives[-1]["time"]["waiting"]
 
 
 def run_killed(job: Job, out: Path, party: str, delay: float) -> tuple[bool, float]:

@@ -120,6 +120,18 @@ def test_page_says_it_all_in_words(result: dict[str, Any]) -> None:
     assert "insecure" not in words
 
 
+def test_lives_are_told_where_there_were_several(result: dict[str, Any]) -> None:
+    assert "Lives:" not in words_of(result)
+    times = ["2026-11-21T22:23:20.000001+00:00", "2026-11-21T22:23:52.500001+00:00"]
+    life = {"began": times[0], "ended": times[1], "seconds": 32.5, "messages": 1234, "bytes": 99}
+    several = copy(result) | {"lives": {"guest": [life], "host": [life, life]}}
+    words = words_of(several)
+    row = "2026-11-21 22:23:20 UTC 2026-11-21 22:23:52 UTC 32.5 1,234 99 B"
+    for start in ("guest 1", "host 1", "host 2"):
+        assert f"{start} {row}" in words
+    assert "Lives:" not in words_of(copy(result) | {"lives": {"guest": [life], "host": [life]}})
+
+
 def test_page_of_a_run_that_trained_nothing(result: dict[str, Any]) -> None:
     bare = {key: result[key] for key in ("job", "rows", "key_bits", "parties", "operations")}
     read = Text(page({**bare, "key_bits": 1024, "operations": []}))

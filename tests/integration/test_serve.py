@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from residue.owner import OwnerBackend
 from residue_federated import Identity, Job, TrialAuthority, _devices, load_job
 from residue_federated._cli import app
 from residue_federated._devices import Devices
+from residue_federated._ended import keep_end, read_end
 from residue_federated._models import read_model
 from residue_federated._party import has_checkpoints
 from residue_federated._serve import Desk, folder_of
@@ -278,6 +279,34 @@ def test_the_command_runs_jobs_and_tells_of_failures(world: World) -> None:
     files["bank-b"].unlink()
     broken = world.job_file("bank-a", "broken", transport={"connect_timeout": 0.5})
     assert CliRunner().invoke(app, [*command, "--job", str(broken)]).exit_code == 1
+
+
+def test_a_job_that_is_done_but_for_the_others_ends_by_itself(world: World) -> None:
+    """Host and guest died when they were done; the host's server ends the job, uncalled."""
+    patience: dict[str, Any] = {"transport": {"peer_timeout": 10, "connect_timeout": 1.5}}
+    for party in ("bank-a", "bank-b"):
+        world.desks[party].submit(world.job_file(party, "trees", **patience))
+    assert world.run("bank-a", "bank-b") == {"bank-a": [], "bank-b": []}
+    job = load_job(world.job_file("bank-b", "trees", **patience))
+    folder = world.out("bank-b", job)
+    ended = read_end(folder, job.digest)
+    assert ended is not None
+    assert ended.done == ["bank-a"]
+    keep_end(folder, job.digest, replace(ended, done=[]))
+    desk = Desk(
+        "bank-b",
+        world.identities["bank-b"],
+        world.doors["bank-b"],
+        Devices(),
+        world.root / "runs" / "bank-b",
+        news=telling(world, "bank-b"),
+    )
+    desk.submit(world.root / "ready" / "bank-b" / "trees.yaml")
+    world.news.clear()
+    assert desk.run() == []
+    assert world.news[-1] == ("bank-b", "trees", "done; out of reach: bank-a")
+    (run,) = Store.open(world.root / "runs" / "bank-b").runs()
+    assert run.state == "done"
 
 
 @pytest.mark.full

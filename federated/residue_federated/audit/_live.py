@@ -98,6 +98,11 @@ class Auditor:
             code={name: digest.hex() for name, digest in self._code.items()},
         )
 
+    @property
+    def run(self) -> str:
+        """The name of this run in the record, which is one life of the party."""
+        return self._run.hex()
+
     def __enter__(self) -> Auditor:
         return self
 
@@ -228,10 +233,14 @@ class Auditor:
             self._note("finish", component=component)
 
     def end(self, files: Mapping[str, str]) -> None:
-        """The run ends well, with these files: path below the party's directory -> SHA-256."""
+        """The run ends well, with these files: path below the party's directory -> SHA-256.
+
+        The record is signed, and on the disk, when this returns.
+        """
         with self._lock:
             self._guarded(self._protocol.end)
             self._note("end", files=dict(files))
+            self._seal()
 
     # Within.
 

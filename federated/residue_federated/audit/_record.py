@@ -151,6 +151,7 @@ class Recorder:
         self._file.truncate(before.length)
         self._file.seek(before.length)
         self._number, self._head = len(before.entries), before.head
+        self._sealed = False
         self.continued = bool(before.entries)
 
     def __enter__(self) -> Recorder:
@@ -165,13 +166,16 @@ class Recorder:
             self._append(self._line(event, content))
 
     def seal(self) -> None:
-        """Sign all entries so far, and wait until they are on the disk."""
+        """Sign all entries so far, unless they are, and wait until they are on the disk."""
         with self._lock:
+            if self._sealed:
+                return
             unsigned = self._line("seal", {})
             content = json.loads(unsigned)
             content["signature"] = b64encode(self._signer.sign(unsigned)).decode()
             self._append(_canonical(content))
             os.fsync(self._file.fileno())
+            self._sealed = True
 
     def close(self) -> None:
         """Close the file; nothing can be added any more."""
@@ -186,6 +190,7 @@ class Recorder:
     def _append(self, line: bytes) -> None:
         self._file.write(line + b"\n")
         self._file.flush()
+        self._sealed = False
         self._number += 1
         self._head = hashlib.sha256(line).hexdigest()
 

@@ -195,7 +195,7 @@ class _Planner:
         own = [send for c in components for send in c.sends if send.sender == name]
         return PartyPlan(
             role=self._job.role(name),
-            device=last["parties"][name]["device"]["name"],
+            device=last["parties"][name]["device_name"],
             rows=self._stage.rows.get(name),
             columns=self._stage.columns.get(name),
             made_up=name in self._stage.made_up,

@@ -89,7 +89,7 @@ class Store:
             connection.execute("BEGIN IMMEDIATE")
             before = connection.execute(
                 "SELECT id FROM runs WHERE folder = ? AND party IS ? AND digest = ? AND kind = ? "
-                "AND state != 'done' ORDER BY id DESC LIMIT 1",
+                "ORDER BY id DESC LIMIT 1",
                 (place, party, job.digest, kind),
             ).fetchone()
             if resumed and before is not None:

@@ -107,7 +107,7 @@ class RunWriter:
             "bytes = excluded.bytes, encryption = excluded.encryption, "
             "waiting = excluded.waiting, other = excluded.other, peak_rss = excluded.peak_rss, "
             "operations = excluded.operations",
-            self.number, report.party, report.role, str(report.device["name"]), report.messages,
+            self.number, report.party, report.role, report.device_name, report.messages,
             report.bytes, report.time["encryption"], report.time["waiting"], report.time["other"],
             report.peak_rss_bytes, json.dumps(report.operations),
         )  # fmt: skip

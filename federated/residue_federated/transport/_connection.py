@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -33,6 +34,8 @@ __all__ = ["SERVICE", "Connection", "common_options", "grpc", "printable"]
 SERVICE = "residue.federated.v1.Exchange"
 _PROBE = 2.0
 """Seconds for looking at a handshake that failed."""
+_PAUSE = 0.3
+"""Seconds until a second look at one that was cut off."""
 _CONNECT_MS = 5000
 """For TCP's and TLS's handshake together. gRPC's own minimum is that of the back-off."""
 
@@ -84,6 +87,7 @@ class Connection:
         self.met = False
         self.busy = False
         self.unknown: PeerRefused | None = None
+        self._cut_off = False
         self._metadata = metadata
         self._proxy = proxy_for(address, proxy)
         self._channel = grpc.secure_channel(
@@ -150,6 +154,9 @@ class Connection:
         if unknown or self.busy:
             return None
         refusal = self._handshake_fault()
+        if refusal is not None and self._cut_off:  # a refusal lasts, the end of a process does not
+            time.sleep(_PAUSE)
+            refusal = self._handshake_fault()
         return None if refusal is None else PeerRefused(refusal)
 
     def _unary(self, method: str, request: type[Any], reply: type[Any]) -> Any:
@@ -164,6 +171,7 @@ class Connection:
 
     def _handshake_fault(self) -> str | None:
         """Why the TLS handshake with a reachable peer fails, in words; None if it does not."""
+        self._cut_off = False
         context = ssl.create_default_context(cafile=str(self._identity.authority))
         context.load_cert_chain(self._identity.certificate, self._identity.key)
         context.set_alpn_protocols(["h2"])
@@ -181,6 +189,9 @@ class Connection:
                 f"{self._peer}'s certificate is not acceptable to {self._party} "
                 f"({error.verify_message}): it must be signed by the job's authority"
             )
+        except ssl.SSLEOFError as error:
+            self._cut_off = True
+            return None if self.met else self._not_accepted(error.reason)
         except ssl.SSLError as error:
             return self._not_accepted(error.reason)
         except OSError:

@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -29,6 +29,7 @@ from residue_federated.errors import (
 )
 from residue_federated.proto import v1
 from residue_federated.transport import _compression
+from residue_federated.transport._closing import Closing
 from residue_federated.transport._connection import SERVICE, Connection, grpc, printable
 from residue_federated.transport._door import Door, call_metadata, handlers_of
 from residue_federated.transport._lives import Lives
@@ -65,7 +66,8 @@ class Endpoint:
     It is reached through `door`, or one of its own that listens at `listen`. Leaving the context
     without an error waits until all that was sent has arrived. proxy: through which the others are
     reached, see `_proxies`. lives: of the party and its peers, where one that dies may come back:
-    everything then may raise `PeerReturned`.
+    everything then may raise `PeerReturned`. received: the number of each peer's last message, of a
+    party that goes on in a life that it kept.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Endpoint:
         gate: Gate | None = None,
         proxy: str | None = None,
         lives: Lives | None = None,
+        received: Mapping[str, int] | None = None,
     ) -> None:
         self._party = party
         self._job = job
@@ -96,6 +99,7 @@ class Endpoint:
         self._connections: dict[str, Connection] = {}
         self._outboxes: dict[str, Outbox] = {}
         self._arrival = threading.Condition()
+        self._closing = Closing(self._arrival)
         self._heard: dict[str, float] = {}
         self._aborted: FederatedError | None = None
         self._spared: set[str] = set()
@@ -108,6 +112,7 @@ class Endpoint:
             changed=self._arrival,
             heard=self._hears,
             broken=self._stop,
+            received=received or {},
         )
         self.traffic = Traffic()
         self._owns_door = door is None
@@ -132,8 +137,8 @@ class Endpoint:
         finally:
             self.close()
 
-    def connect(self, peers: Mapping[str, str]) -> None:
-        """Name the peers and their addresses, and wait until each has answered.
+    def connect(self, peers: Mapping[str, str], *, wait: bool = True) -> None:
+        """Name the peers and their addresses, and with `wait` wait until each has answered.
 
         Raises `PeerRefused` if one is not who it should be, does not accept us or runs another
         job; `PeerLost` if one has not answered within ``connect_timeout``.
@@ -152,6 +157,8 @@ class Endpoint:
             )
             self._connections[peer] = connection
             self._outboxes[peer] = self._outbox(peer, connection)
+        if not wait:
+            return
         patience = self._settings.connect_timeout
         if self._lives is not None and self._lives.begun_again:
             patience = max(patience, self._settings.peer_timeout)
@@ -292,6 +299,56 @@ class Endpoint:
                     asked = time.monotonic()
         return payloads
 
+    @property
+    def received(self) -> dict[str, int]:
+        """The number of each peer's last message."""
+        return self._inbox.received
+
+    def done(
+        self, peers: int, keep: Callable[[list[str]], None], known: Sequence[str] = ()
+    ) -> None:
+        """This party is done: all that it sent has arrived, all that it leaves is on its disk.
+
+        peers: how many there are. keep: notes on the disk which of them are known to be done,
+        before one relies on it. known: those noted before, of a party that died since; it says so
+        before `connect`.
+        """
+        for outbox in self._outboxes.values():
+            outbox.close()  # so that streams end before doors close
+        self._closing.begin(peers, keep, known)
+
+    def end(self, *, again: bool = False) -> list[str]:
+        """Wait until all others have said that they are done; then `part`.
+
+        again: this party was done before, and died since. Others may have left meanwhile: those
+        that are out of reach for ``connect_timeout`` are returned.
+
+        Raises `PeerFailed` and `PeerReturned` as `receive`; `PeerLost` if a peer that has not said
+        so is out of reach for ``peer_timeout``, or does not within ``message_timeout``.
+        """
+        settings, peers = self._settings, self._left
+        missing = self._closing.gather(
+            peers,
+            self._call,
+            self._check,
+            patience=settings.connect_timeout if again else settings.peer_timeout,
+            most_wait=settings.message_timeout,
+            spare=again,
+        )
+        if not missing:
+            self.part(settings.peer_timeout)
+        return missing
+
+    def part(self, within: float) -> None:
+        """Tell the others that all are known to be done, as far as they are reached in so long."""
+        self._closing.part(self._left, self._call, self._check, patience=within)
+
+    @property
+    def _left(self) -> list[str]:
+        """The peers that were not given up."""
+        with self._arrival:
+            return [peer for peer in self._peers if peer not in self._gone]
+
     def abort(self, reason: str) -> None:
         """Tell every peer, as far as it can be reached, that this party stops on an error.
 
@@ -375,8 +432,12 @@ class Endpoint:
 
     def _metadata(self, peer: str) -> tuple[tuple[str, str], ...]:
         """What goes with every call of a peer."""
+        return (*call_metadata(self._job), *self._about(peer))
+
+    def _about(self, peer: str) -> tuple[tuple[str, str], ...]:
+        """What calls and answers tell a peer of this party."""
         lives = () if self._lives is None else self._lives.metadata(peer)
-        return (*call_metadata(self._job), *lives)
+        return (*lives, *self._closing.metadata())
 
     def _has_news(self, peer: str, tag: str, since: float) -> bool:
         return self._inbox.holds(peer, tag) or self._heard[peer] > since
@@ -386,6 +447,28 @@ class Endpoint:
 
     def _lost(self, peer: str, patience: float) -> PeerLost:
         return PeerLost(f"{peer} at {self._peers[peer]} has not answered for {patience:g} s")
+
+    def _call(self, peer: str) -> bool | None:
+        """Call a peer once: whether it answers, None if it says that it will be there.
+
+        Raises what makes another try useless.
+        """
+        connection = self._connections[peer]
+        try:
+            self._take_answer(peer, connection.hello(self._introduction(), timeout=_HEARTBEAT))
+        except grpc.RpcError as error:
+            fault = connection.judge(error)
+            if fault is not None:
+                raise fault from None
+            return None if connection.busy else False
+        return True
+
+    def _take_answer(self, peer: str, answer: Mapping[str, str]) -> None:
+        """A peer has answered a call. Raises `PeerReturned` if it is another than before."""
+        if self._lives is not None:
+            self._lives.answered(peer, answer)
+        self._closing.hears(peer, answer)
+        self._hears(peer)
 
     def _in_reach(self, peer: str, heard: dict[str, float]) -> bool:
         """Whether a peer answers, or did within ``peer_timeout``; notes when."""
@@ -412,9 +495,7 @@ class Endpoint:
                 answer = connection.hello(
                     self._introduction(), min(_RPC_TIMEOUT, max(patience, 1.0))
                 )
-                if self._lives is not None:
-                    self._lives.answered(peer, answer)
-                return self._hears(peer)
+                return self._take_answer(peer, answer)
             except grpc.RpcError as error:
                 fault = connection.judge(error)
             if fault is not None:
@@ -466,8 +547,8 @@ class Endpoint:
 
     def _on_hello(self, request: v1.HelloRequest, context: Any) -> v1.HelloReply:
         self._check_caller(context, request.sender, request.job, request.protocol)
-        if self._lives is not None:
-            context.send_initial_metadata(self._lives.metadata(request.sender))
+        self._closing.hears(request.sender, dict(context.invocation_metadata()), calling=True)
+        context.send_initial_metadata(self._about(request.sender))
         return v1.HelloReply(party=self._party)
 
     def _on_abort(self, request: v1.AbortRequest, context: Any) -> v1.Ack:

@@ -5,6 +5,9 @@ carry both, and the session that the caller knows the called one by; answers car
 party that comes back has another session than the others know: whoever sees that goes on to the
 next life, and calls of a later life take those of earlier ones along. All begin that life from the
 last checkpoint that all of them have; no message of a life before is taken in it.
+
+A party that is done keeps its life on disk: started again, it goes on in the same one, and nobody
+begins again.
 """
 
 from __future__ import annotations
@@ -27,13 +30,23 @@ _MOST_DIGITS = 9
 
 
 class Lives:
-    """One party's life, and the sessions of the others in it. Safe to use from several threads."""
+    """One party's life, and the sessions of the others in it. Safe to use from several threads.
 
-    def __init__(self, life: int) -> None:
+    session, known: where it goes on with a life that was kept: its own session, and the others'.
+    """
+
+    def __init__(
+        self, life: int, session: str | None = None, known: Mapping[str, str] | None = None
+    ) -> None:
         self._life = life
-        self._session = secrets.token_hex(16)
+        self._session = session or secrets.token_hex(16)
         self._lock = threading.Lock()
-        self._known: dict[str, str] = {}
+        self._known = dict(known or {})
+
+    def kept(self) -> dict[str, Any]:
+        """What `Lives` is made of again, as JSON."""
+        with self._lock:
+            return {"life": self._life, "session": self._session, "known": dict(self._known)}
 
     @property
     def begun_again(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,6 +38,7 @@ class Inbox:
         changed: guards all that is here; notified when something arrives.
         heard: told of every sign of a sender.
         broken: told of what the gate raised.
+        received: the number of each sender's last message that was taken before.
     """
 
     def __init__(
@@ -50,14 +51,21 @@ class Inbox:
         changed: threading.Condition,
         heard: Callable[[str], None],
         broken: Callable[[FederatedError], None],
+        received: Mapping[str, int],
     ) -> None:
         self._party, self._max_bytes, self._window = party, max_bytes, window
         self._gate, self._changed = gate, changed
         self._hears, self._broken = heard, broken
         self._awaited: Counter[str] = Counter()
-        self._received: dict[str, int] = {}
+        self._received = dict(received)
         self._mail: dict[tuple[str, str], Message] = {}
         self._closed = False
+
+    @property
+    def received(self) -> dict[str, int]:
+        """The number of each sender's last message."""
+        with self._changed:
+            return dict(self._received)
 
     def holds(self, sender: str, tag: str) -> bool:
         """Whether a message waits to be taken."""
