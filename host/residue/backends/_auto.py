@@ -21,7 +21,6 @@ from residue.backends._protocol import (
     OperationStats,
     ResidueArray,
     SupportsMultiPowVar,
-    SupportsOverlap,
     SupportsPowModuli,
     SupportsPowVar,
 )
@@ -143,12 +142,6 @@ class AutoBackend:
     def name(self) -> str:
         """``auto``."""
         return "auto"
-
-    @property
-    def overlaps(self) -> bool:
-        """Where there is no card: as the CPU's. A card's operations return before they are done."""
-        cpu = self._cpu
-        return self._card is None and isinstance(cpu, SupportsOverlap) and cpu.overlaps
 
     def describe(self) -> dict[str, str | int | float | bool]:
         """Facts about the machine in use, which `active` names."""

@@ -140,11 +140,6 @@ class NativeBackend(CpuBackend):
         """As `CpuBackend.describe`, and the kernel."""
         return super().describe() | {"kernel": self._kernel}
 
-    @property
-    def overlaps(self) -> bool:
-        """With several workers: kernels do not hold the interpreter lock."""
-        return self._workers > 1
-
     # --- arrays ---------------------------------------------------------------------------------
 
     def upload(self, modulus: Modulus, values: Limbs) -> Any:

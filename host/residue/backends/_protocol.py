@@ -17,7 +17,6 @@ __all__ = [
     "ResidueArray",
     "SupportsMultiPowRows",
     "SupportsMultiPowVar",
-    "SupportsOverlap",
     "SupportsPowModuli",
     "SupportsPowVar",
     "SupportsSelfTest",
@@ -216,15 +215,6 @@ class SupportsMultiPowRows(Protocol):
 
         As constant in time as `Backend.multi_pow`.
         """
-
-
-@runtime_checkable
-class SupportsOverlap(Protocol):
-    """Operations that hold up the thread that calls, but neither other threads nor other calls."""
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether calling them from several threads at once gains anything."""
 
 
 @runtime_checkable

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn
 
 import gmpy2
 from gmpy2 import mpz
 from numpy.typing import NDArray
 
 from residue._limbs import from_limbs, to_limbs
-from residue._overlap import both
 from residue.backends import get_backend
-from residue.backends._protocol import Backend, Limbs, Modulus, ResidueArray, SupportsOverlap
+from residue.backends._protocol import Backend, Limbs, Modulus, ResidueArray
 from residue.errors import (
     CorruptResult,
     EncodingOverflow,
@@ -41,10 +39,6 @@ MIN_KEY_BITS = 1024
 MAX_KEY_BITS = 8192
 _DEFAULT_SECURE_BITS = 2048
 _PRIME_ROUNDS = 25
-_LEAST_OVERLAP = 128  # numbers that are worth the start of a thread
-
-_A = TypeVar("_A")
-_B = TypeVar("_B")
 
 
 def keygen(
@@ -187,14 +181,8 @@ class PublicKey:
     def encrypt_encoded(self, x: Encoded, scheme: Scheme | None = None) -> CiphertextArray:
         """Encrypt numbers that are encoded already."""
         self._check_bound(x.bound)
-        residues = self.backend.mul(
-            *_side_by_side(
-                self.backend,
-                x.mantissas.size,
-                lambda: self.plain_residues(x.mantissas),
-                lambda: self._randomness(x.mantissas.size, scheme),
-            )
-        )
+        randomness = self._randomness(x.mantissas.size, scheme)
+        residues = self.backend.mul(randomness, self.plain_residues(x.mantissas))
         return CiphertextArray(
             self, residues, x.mantissas.shape, x.exponent, x.bound, Randomness(unused=True)
         )
@@ -376,13 +364,8 @@ class PrivateKey:
         p, q = self._halves
         results = []
         n, limit = mpz(self._public_key.n), self._public_key.max_mantissa
-        halves = _side_by_side(
-            self.backend,
-            len(values),
-            lambda: p.plaintexts_var(values),
-            lambda: q.plaintexts_var(values),
-        )
-        for mp, mq in zip(*halves, strict=True):
+        pairs = zip(p.plaintexts_var(values), q.plaintexts_var(values), strict=True)
+        for mp, mq in pairs:
             m = mq + q.prime * ((mp - mq) * self._q_inverse % p.prime)
             if m % p.prime != mp or m % q.prime != mq:
                 raise CorruptResult("a CRT recombination failed its check; nothing was released")
@@ -440,15 +423,6 @@ class PrivateKey:
 
     def __repr__(self) -> str:
         return f"PrivateKey({self._public_key!r})"
-
-
-def _side_by_side(
-    backend: Backend, count: int, here: Callable[[], _A], beside: Callable[[], _B]
-) -> tuple[_A, _B]:
-    """`both`, where a thread is worth its start: one waits for kernels, one has GMP's work."""
-    if count >= _LEAST_OVERLAP and isinstance(backend, SupportsOverlap) and backend.overlaps:
-        return both(here, beside)
-    return here(), beside()
 
 
 class _Half:

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <condition_variable>
 #include <functional>
 #include <mutex>
 #include <system_error>
@@ -16,10 +15,10 @@
 
 namespace residue {
 
-// The calling thread and up to `threads - 1` workers, which start with the first operation that is
-// worth it. A worker that has nothing to do looks for work for some 50 us before it sleeps: operations
-// of one batch follow each other. An operation that finds the workers at another's does all of its
-// pieces itself. After a fork the child has workers of its own.
+// Callers and `threads - 1` workers, which start with the first operation that is worth it. Each caller
+// works at its own operation; a worker takes pieces of any. One that has nothing to do looks for work
+// for some 50 us before it sleeps: operations of one batch follow each other. After a fork the child has
+// workers of its own.
 class Pool {
  public:
   explicit Pool(std::size_t threads) : threads_(threads), state_(new State) {}
@@ -35,36 +34,29 @@ class Pool {
   // Calls work(piece) for each of [0, pieces), by whichever thread is ready. `work` does not throw.
   void run(std::size_t pieces, const std::function<void(std::size_t)>& work) {
     State* s = mine();
-    std::unique_lock<std::mutex> turn(s->turn, std::try_to_lock);
-    if (threads_ < 2 || pieces < 2 || s->closed || !turn.owns_lock()) {
-      for (std::size_t piece = 0; piece < pieces; ++piece) work(piece);
-      return;
-    }
-    start(s);
-    Job job{pieces, &work, {0}};
-    {
-      const std::lock_guard<std::mutex> lock(s->mutex);
-      s->job = &job;
-      s->posted.fetch_add(1);
-    }
-    s->posted.notify_all();
+    Job job{pieces, &work, {0}, {0}};
+    const bool shared = threads_ > 1 && pieces > 1 && post(s, &job);
     job.take();
+    if (!shared) return;
     {
       const std::lock_guard<std::mutex> lock(s->mutex);
-      s->job = nullptr;  // nobody joins any more
+      std::erase(s->jobs, &job);  // nobody joins any more
     }
-    for (unsigned spin = 0; s->active.load() != 0; ++spin) pause(spin);
+    for (unsigned spin = 0; job.active.load() != 0; ++spin) pause(spin);
   }
 
-  // Ends the workers. Later operations are done by the calling thread.
+  // Ends the workers. Later operations are done by their callers alone.
   void close() {
     State* s = mine();
-    const std::lock_guard<std::mutex> turn(s->turn);
-    s->closed = true;
+    std::vector<std::thread> workers;
+    {
+      const std::lock_guard<std::mutex> lock(s->mutex);
+      s->closed = true;
+      workers.swap(s->workers);
+    }
     s->posted.fetch_add(1);
     s->posted.notify_all();
-    for (std::thread& worker : s->workers) worker.join();
-    s->workers.clear();
+    for (std::thread& worker : workers) worker.join();
   }
 
  private:
@@ -74,6 +66,7 @@ class Pool {
     std::size_t pieces;
     const std::function<void(std::size_t)>* work;
     std::atomic<std::size_t> next;
+    std::atomic<unsigned> active;  // workers at it
 
     void take() {
       for (std::size_t piece; (piece = next.fetch_add(1)) < pieces;) (*work)(piece);
@@ -82,13 +75,11 @@ class Pool {
 
   struct State {
     const pid_t process = getpid();
-    std::mutex turn;   // of operations
-    std::mutex mutex;  // of `job`, and of joining it
-    std::atomic<unsigned> posted{0};
-    std::atomic<unsigned> active{0};  // workers at the job
-    std::atomic<bool> closed{false};
-    Job* job = nullptr;
+    std::mutex mutex;  // of what follows, but for `posted`
+    std::vector<Job*> jobs;
     std::vector<std::thread> workers;
+    bool closed = false;
+    std::atomic<unsigned> posted{0};  // how often there was something new
   };
 
   static void pause(unsigned spin) {
@@ -99,29 +90,41 @@ class Pool {
   }
 
   static void serve(State* s) {
-    for (unsigned seen = 0;;) {
-      for (unsigned spin = 0; spin < kSpins && s->posted.load() == seen; ++spin) pause(spin);
-      s->posted.wait(seen);
-      seen = s->posted.load();
-      if (s->closed) return;
-      Job* job;
+    for (;;) {
+      const unsigned seen = s->posted.load();
+      Job* job = nullptr;
       {
         const std::lock_guard<std::mutex> lock(s->mutex);
-        job = s->job;
-        if (job != nullptr) s->active.fetch_add(1);
+        if (s->closed) return;
+        for (Job* each : s->jobs) {
+          if (each->next.load() < each->pieces) job = each;
+        }
+        if (job != nullptr) job->active.fetch_add(1);
       }
-      if (job == nullptr) continue;
-      job->take();
-      s->active.fetch_sub(1);
+      if (job != nullptr) {
+        job->take();
+        job->active.fetch_sub(1);
+        continue;
+      }
+      for (unsigned spin = 0; spin < kSpins && s->posted.load() == seen; ++spin) pause(spin);
+      s->posted.wait(seen);
     }
   }
 
-  // Fewer workers do, where the system gives no more threads.
-  void start(State* s) {
-    try {
-      while (s->workers.size() + 1 < threads_) s->workers.emplace_back(serve, s);
-    } catch (const std::system_error&) {
+  // Whether workers may join the job. Fewer do, where the system gives no more threads.
+  bool post(State* s, Job* job) {
+    {
+      const std::lock_guard<std::mutex> lock(s->mutex);
+      if (s->closed) return false;
+      try {
+        while (s->workers.size() + 1 < threads_) s->workers.emplace_back(serve, s);
+      } catch (const std::system_error&) {
+      }
+      s->jobs.push_back(job);
     }
+    s->posted.fetch_add(1);
+    s->posted.notify_all();
+    return true;
   }
 
   // In a forked child the parent's threads are not there, and its locks may be held for ever.
