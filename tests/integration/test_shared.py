@@ -201,6 +201,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     for party in ("guest", "h0"):
         states = tmp_path / "again" / party / "states"
         (states / "_job" / "2.npz").unlink()
+        (states / "_job" / "ended").unlink()
         for later in (2, 3):
             (states / "train" / f"{later}.npz").unlink()
         (tmp_path / "again" / party / "models" / "train.json").unlink()
@@ -225,6 +226,7 @@ def test_softmax_resumes_to_the_same_bits(tmp_path: Path) -> None:
     for party in ("guest", "h0"):
         states = tmp_path / "again" / party / "states"
         (states / "_job" / "2.npz").unlink()
+        (states / "_job" / "ended").unlink()
         (states / "train" / "2.npz").unlink()
         (tmp_path / "again" / party / "models" / "train.json").unlink()
     again = run_all(job, tmp_path / "again")
@@ -246,6 +248,7 @@ def test_one_vs_rest_goes_on_in_its_class(tmp_path: Path) -> None:
     for party in ("guest", "h0"):
         states = tmp_path / "again" / party / "states"
         (states / "_job" / "2.npz").unlink()
+        (states / "_job" / "ended").unlink()
         shutil.rmtree(states / "train" / "class-2")
         for later in (2, 3):
             (states / "train" / "class-1" / f"{later}.npz").unlink()
