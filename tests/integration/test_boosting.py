@@ -308,7 +308,8 @@ def test_a_killed_job_goes_on_to_the_same_model(
     resumed = Trial(job, tables, backend, directory=tmp_path)
     assert resumed.errors == {}
     assert shares_of(resumed) == shares_of(undisturbed)
-    assert resumed.progress[0][0] == stop_after
+    # From the last tree that all have: others may have had the last one's end still before them.
+    assert max(0, stop_after - 1) <= resumed.progress[0][0] <= stop_after
     guests = resumed.outcomes["guest"], undisturbed.outcomes["guest"]
     assert guests[0].losses == guests[1].losses
     assert np.array_equal(*(guest.scores for guest in guests))  # type: ignore[arg-type]
