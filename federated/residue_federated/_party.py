@@ -20,9 +20,10 @@ from residue_federated._data import Table, load_table
 from residue_federated._ended import End, forget_end, read_end, telling
 from residue_federated._jobs import Job
 from residue_federated._models import read_model, write_model, write_predictions
-from residue_federated._tally import LifeReport, Tally, now
+from residue_federated._tally import LifeReport, Tally
 from residue_federated._workers import Workers
 from residue_federated.audit._live import APPLIED, RECORD, Auditor
+from residue_federated.audit._record import now
 from residue_federated.errors import CheckpointError, PeerReturned
 from residue_federated.partitions import NodesBackend, open_nodes
 from residue_federated.transport import Door, Endpoint, Lives, Message
@@ -223,6 +224,11 @@ def run_party(
                 backend.reset_stats()
 
 
+def _longest(work: list[dict[str, Any]]) -> float:
+    """Seconds of the node that worked longest."""
+    return max((float(node["seconds"]) for node in work), default=0.0)
+
+
 def _loses_parties(job: Job) -> bool:
     """Whether the job goes on without parties that die: they do not come back."""
     return any(job.may_lose(party.name) for party in job.parties)
@@ -310,7 +316,7 @@ class _Run:
         self._began = now()
         self._done = False
         self._timed: dict[str, tuple[float, int]] = {}
-        self._nodes_before = self._nodes_seconds()
+        self._nodes_before = _longest(self._work())
 
     def __enter__(self) -> _Run:
         self._keep_tally()
@@ -365,8 +371,7 @@ class _Run:
 
     def report(self, *, final: bool = True) -> PartyReport:
         """What this party tells so far, or in the end: then also written into its directory."""
-        self._keep_tally()
-        tally = self._life.tally
+        work, tally = self._keep_tally(), self._life.tally
         trainer = self._job.trainer if final else None
         for component in self._reports if final else []:
             component.seconds, component.timed_rounds = tally.component(component.name)
@@ -383,7 +388,7 @@ class _Run:
             bytes=tally.sum("bytes"),
             wire_bytes=tally.sum("wire_bytes"),
             files=self._files,
-            nodes=[] if self._life.nodes is None else self._life.nodes.work(),
+            nodes=work,
             gradients=self._outcomes[trainer].trace if self._life.trace and trainer else None,
             lives=[life.told() for life in tally.lives],
         )
@@ -392,11 +397,12 @@ class _Run:
             write_json(self._directory / _REPORT, asdict(report))
         return report
 
-    def _keep_tally(self) -> None:
-        """Keep what this life did so far."""
+    def _keep_tally(self) -> list[dict[str, Any]]:
+        """Keep what this life did so far. Returns what its nodes did."""
+        work = self._work()
         stats, traffic = self._life.backend.stats(), self._endpoint.traffic
         encryption = sum(cost.host_seconds for cost in stats.values())
-        encryption += self._nodes_seconds() - self._nodes_before
+        encryption += _longest(work) - self._nodes_before
         waiting = self._waiting.seconds
         other = max(0.0, time.perf_counter() - self._start - encryption - waiting)
         life = LifeReport(
@@ -412,10 +418,10 @@ class _Run:
             components=dict(self._timed),
         )
         self._life.tally.keep(life)
+        return work
 
-    def _nodes_seconds(self) -> float:
-        work = [] if self._life.nodes is None else self._life.nodes.work()
-        return max((float(node["seconds"]) for node in work), default=0.0)
+    def _work(self) -> list[dict[str, Any]]:
+        return [] if self._life.nodes is None else self._life.nodes.work()
 
     def _checkpoints(self, component: str, keep: int | None = 3) -> Checkpoints:
         below = None if self._directory is None else self._directory / "states" / component

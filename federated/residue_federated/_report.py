@@ -9,6 +9,7 @@ from typing import Any
 
 from residue._html import render
 from residue_federated._checkpoint import write_atomically
+from residue_federated._results import lives_of
 from residue_federated.errors import FederatedError
 
 __all__ = [
@@ -80,7 +81,7 @@ def page(result: Mapping[str, Any]) -> str:
         evaluations=evaluations,
         summaries=list(summaries),
         parties=list(_parties(result)),
-        lives=list(_lives(result)),
+        lives=list(lives_of(result)),
         files=[
             (name, file, digest)
             for name, party in result["parties"].items()
@@ -159,16 +160,6 @@ def _parties(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "messages": party["messages"],
             "bytes": party["bytes"],
         }
-
-
-def _lives(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A row for each life of each party, where one had several."""
-    lives = result.get("lives", {})
-    if any(len(told) > 1 for told in lives.values()):
-        for party, told in lives.items():
-            for number, life in enumerate(told, 1):
-                times = {k: f"{life[k][:19].replace('T', ' ')} UTC" for k in ("began", "ended")}
-                yield {"party": party, "number": number, **life, **times}
 
 
 # --- charts ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +14,7 @@ from residue_federated._jobs import Job
 from residue_federated._party import PartyReport
 from residue_federated.errors import FederatedError
 
-__all__ = ["compare_gradients", "result_of", "show_result", "utilisation"]
+__all__ = ["compare_gradients", "lives_of", "result_of", "show_result", "utilisation"]
 
 _TOLD = ("role", "device", "nodes", "messages", "bytes", "wire_bytes", "files")
 """What a result has of each party's report as it is."""
@@ -159,8 +160,9 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
         memory = f"{result['peak_rss_bytes'][party] / 2**20:,.0f} MiB"
         spent.add_row(party, *(f"{share:.0%}" for share in shares.values()), memory)
     console.print(spent)
-    if any(len(lives) > 1 for lives in result["lives"].values()):
-        _show_lives(console, result["lives"])
+    lives = list(lives_of(result))
+    if lives:
+        _show_lives(console, lives)
     if "algorithm" in result:
         rounds, each = ("trees", "tree") if "trees" in result else ("epochs", "epoch")
         console.print(
@@ -188,13 +190,22 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
         )
 
 
-def _show_lives(console: Console, lives: dict[str, list[dict[str, Any]]]) -> None:
+def lives_of(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each life of each party, where one had several."""
+    lives = result.get("lives", {})
+    if any(len(told) > 1 for told in lives.values()):
+        for party, told in lives.items():
+            for number, life in enumerate(told, 1):
+                times = {k: f"{life[k][:19].replace('T', ' ')} UTC" for k in ("began", "ended")}
+                yield {"party": party, "number": number, **life, **times}
+
+
+def _show_lives(console: Console, lives: list[dict[str, Any]]) -> None:
     table = table_of("Lives", "party", "life", "began", "ended", "seconds", "messages", "bytes")
-    for party, told in lives.items():
-        for number, life in enumerate(told, 1):
-            times = (f"{life[what][:19].replace('T', ' ')}Z" for what in ("began", "ended"))
-            figures = f"{life['seconds']:.1f}", f"{life['messages']:,}", f"{life['bytes']:,}"
-            table.add_row(party, str(number), *times, *figures)
+    for life in lives:
+        words = life["party"], str(life["number"]), life["began"], life["ended"]
+        figures = f"{life['seconds']:.1f}", f"{life['messages']:,}", f"{life['bytes']:,}"
+        table.add_row(*words, *figures)
     console.print(table)
 
 

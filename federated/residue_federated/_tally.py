@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,9 @@ from residue_federated._checkpoint import write_json
 from residue_federated._context import WHOLE
 from residue_federated.audit._record import read_record
 
-__all__ = ["LifeReport", "Tally", "now"]
+__all__ = ["LifeReport", "Tally"]
 
 _FILE = Path("states") / WHOLE / "lives"
-
-
-def now() -> str:
-    """The time, as records have it."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 @dataclass
@@ -30,8 +25,8 @@ class LifeReport:
     run: its name in the record. began, ended: UTC; where it was killed, of what the record has of
     it last. seconds: from one to the other. messages, bytes, wire_bytes: that it sent. time,
     operations, peak_rss_bytes: as in `PartyReport`. components: of each that it worked on, seconds
-    and the rounds timed in them. What only the process knew is lost with it for the last second,
-    or round if that was longer.
+    and the rounds timed in them. What only the process knew is lost with it for the last fifth of a
+    second, or round if that was longer.
     """
 
     run: str

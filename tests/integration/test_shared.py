@@ -408,30 +408,29 @@ def answered_with_more(place: str, by: str = "h0") -> Callable[[pytest.MonkeyPat
     return install
 
 
-def counted_otherwise(place: str) -> Callable[[pytest.MonkeyPatch], None]:
-    """The host offers one number less."""
+def offered(
+    place: str, change: Callable[[Integers], Integers]
+) -> Callable[[pytest.MonkeyPatch], None]:
+    """The host offers something else there."""
 
     def install(patch: pytest.MonkeyPatch) -> None:
         offer = Exchange.offer
 
-        def fewer(self: Exchange, tag: str, numbers: Integers) -> None:
-            offer(self, tag, numbers if self.lead or tag != place else numbers[:, :-1])
+        def other(self: Exchange, tag: str, numbers: Integers) -> None:
+            offer(self, tag, numbers if self.lead or tag != place else change(numbers))
 
-        patch.setattr(Exchange, "offer", fewer)
+        patch.setattr(Exchange, "offer", other)
 
     return install
+
+
+def counted_otherwise(place: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """One number less."""
+    return offered(place, lambda numbers: numbers[:, :-1])
 
 
 def offered_too_large(place: str) -> Callable[[pytest.MonkeyPatch], None]:
-    def install(patch: pytest.MonkeyPatch) -> None:
-        offer = Exchange.offer
-
-        def larger(self: Exchange, tag: str, numbers: Integers) -> None:
-            offer(self, tag, numbers + (1 << 1000) if not self.lead and tag == place else numbers)
-
-        patch.setattr(Exchange, "offer", larger)
-
-    return install
+    return offered(place, lambda numbers: numbers + (1 << 1000))
 
 
 def replayed(patch: pytest.MonkeyPatch) -> None:

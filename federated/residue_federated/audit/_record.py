@@ -39,6 +39,7 @@ __all__ = [
     "Signer",
     "from_base64",
     "message_part",
+    "now",
     "read_record",
     "signed_by",
 ]
@@ -82,6 +83,11 @@ def signed_by(certificate: x509.Certificate, signature: bytes, data: bytes) -> b
     except InvalidSignature:
         return False
     return True
+
+
+def now() -> str:
+    """The time, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def message_part(
@@ -183,8 +189,7 @@ class Recorder:
             self._file.close()
 
     def _line(self, event: str, content: dict[str, Any]) -> bytes:
-        now = datetime.now(UTC).isoformat(timespec="microseconds")
-        fixed = {"number": self._number, "time": now, "event": event, "previous": self._head}
+        fixed = {"number": self._number, "time": now(), "event": event, "previous": self._head}
         return _canonical(content | fixed)
 
     def _append(self, line: bytes) -> None:

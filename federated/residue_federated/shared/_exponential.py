@@ -20,7 +20,7 @@ import numpy as np
 from residue_federated.shared._exchange import Exchange, Slots
 from residue_federated.shared._ring import Integers, Ring, integers
 
-__all__ = ["FACTOR_BITS", "LOG2_BITS", "Exponential"]
+__all__ = ["FACTOR_BITS", "LOG2_BITS", "Exponential", "prime_of_bits"]
 
 LOG2_BITS = 16
 """Fractional bits of log2(e) where a number is multiplied by it."""
@@ -29,6 +29,15 @@ FACTOR_BITS = 16
 _EXPONENT_BITS = 20
 """Fractional bits of the exponent that is shared."""
 _LOG2_E = round(math.log2(math.e) * 2**LOG2_BITS)
+
+
+def prime_of_bits(bits: int) -> int:
+    """A modulus of factors: near the root of two times a power of two.
+
+    Were it near the power itself, an exponential that is too large for it would leave a small
+    number and pass for one.
+    """
+    return int(gmpy2.next_prime(math.isqrt(2 << 2 * (bits - 1))))
 
 
 @dataclass(frozen=True)

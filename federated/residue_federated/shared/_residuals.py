@@ -8,16 +8,14 @@ sends it encrypted, the guest multiplies (`Exchange.crossed`). Softmax takes sev
 from __future__ import annotations
 
 from functools import cache
-from math import isqrt
 from typing import Protocol
 
-import gmpy2
 import numpy as np
 from numpy.typing import NDArray
 
 from residue_federated.shared._config import SharedConfig
 from residue_federated.shared._exchange import Exchange, Slots
-from residue_federated.shared._exponential import Exponential
+from residue_federated.shared._exponential import Exponential, prime_of_bits
 from residue_federated.shared._format import fraction_of
 from residue_federated.shared._ring import Integers, Ring, integers, shifted_right
 from residue_federated.shared._softmax import Softmax
@@ -32,10 +30,8 @@ _FITTED = 0.75
 _SINE_BITS = 22
 """Fractional bits of a sine or cosine."""
 
-_PRIME: int = int(gmpy2.next_prime(isqrt(2 << 2 * 129)))
-"""Modulus of a mean's multiplicative shares; far from powers of two, as in `prime_of` of softmax: a
-mean that is too large must not leave a small number.
-"""
+_PRIME = prime_of_bits(130)
+"""Modulus of a mean's multiplicative shares."""
 _LEAST = 26
 """``2**(2 - _LEAST)`` is the smallest mean that two factors can have."""
 

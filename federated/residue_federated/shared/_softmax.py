@@ -20,13 +20,12 @@ import math
 from fractions import Fraction
 from functools import cache
 
-import gmpy2
 import numpy as np
 from numpy.typing import NDArray
 
 from residue_federated.shared._config import SharedPrecision
 from residue_federated.shared._exchange import Exchange
-from residue_federated.shared._exponential import FACTOR_BITS, Exponential
+from residue_federated.shared._exponential import FACTOR_BITS, Exponential, prime_of_bits
 from residue_federated.shared._format import SLACK_BITS, fraction_of
 from residue_federated.shared._reciprocal import (
     FRACTION,
@@ -65,14 +64,8 @@ def _least(precision: SharedPrecision) -> int:
 
 @cache
 def prime_of(precision: SharedPrecision) -> int:
-    """Modulus of an exponential's factors: ``2**SLACK_BITS`` times what it may be, at least.
-
-    Near the root of two times such a power. Were it near the power itself, an exponential that is
-    too large would leave a small number and pass for one.
-    """
-    bits = _least(precision) + 2 * FACTOR_BITS + 1 + SLACK_BITS
-    prime: int = int(gmpy2.next_prime(math.isqrt(2 << 2 * bits)))
-    return prime
+    """Modulus of an exponential's factors: ``2**SLACK_BITS`` times what it may be, at least."""
+    return prime_of_bits(_least(precision) + 2 * FACTOR_BITS + 2 + SLACK_BITS)
 
 
 class Softmax:

@@ -326,12 +326,12 @@ void cancel(const Lanes<V>& f, std::size_t size, u64* m, u64* t) {
   V::store(t + size * L, V::add(V::load(t + size * L), carry));
 }
 
-// out[0, size) = the digits of columns t[0, size).
+// out[0, size) = the digits of columns t[0, size) and a carry into the first.
 template <class V>
-void carry_digits(const Lanes<V>& f, const u64* t, std::size_t size, u64* out) {
+void carry_digits(const Lanes<V>& f, const u64* t, std::size_t size, u64* out,
+                  typename V::Word carry = V::all(0)) {
   constexpr std::size_t L = V::kLanes;
   const auto mask = V::all((u64{1} << f.radix) - 1);
-  auto carry = V::all(0);
   for (std::size_t k = 0; k < size; ++k) {
     const auto x = V::add(V::load(t + k * L), carry);
     V::store(out + k * L, V::both(x, mask));

@@ -118,7 +118,6 @@ void split(const Lanes<V>& f, const u64* a, u64* out) {
 // out = a / R modulo n n, below n n, of 2 K digits.
 template <class V>
 void leave_pairs(const Lanes<V>& f, const u64* a, u64* out) {
-  using Word = typename V::Word;
   constexpr std::size_t L = V::kLanes;
   const std::size_t K = f.digits;
   alignas(64) u64 t[kMaxDigits * L], s[kMaxDigits * L], pair[kMaxDigits * L];
@@ -128,13 +127,8 @@ void leave_pairs(const Lanes<V>& f, const u64* a, u64* out) {
   std::memcpy(s, a + K * L, K * L * sizeof(u64));
   reduce_pair(f, t, s, pair);  // at most n, and at most n + 1
   u64* high = pair + K * L;
-  const Word mask = V::all((u64{1} << f.radix) - 1);
-  Word carry = V::both(make_less(f, pair), V::all(1));  // n is one more of the other
-  for (std::size_t k = 0; k < K; ++k) {
-    const Word x = V::add(V::load(high + k * L), carry);
-    V::store(high + k * L, V::both(x, mask));
-    carry = V::shift_right(x, f.radix);
-  }
+  const auto one = V::both(make_less(f, pair), V::all(1));  // n is one more of the other
+  carry_digits(f, high, K, high, one);
   make_less(f, high);
   clear<V>(t, 2 * K);
   std::memcpy(t, pair, K * L * sizeof(u64));
