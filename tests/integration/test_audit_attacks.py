@@ -13,6 +13,7 @@ import re
 import shutil
 import struct
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ from tests.integration.parties import run_all
 from tests.integration.test_federated import make_job
 
 Send = Callable[[str, str, v1.Payload], None]
+WITHHELD_SECONDS = 2  # how long the others wait for a message that never comes
 
 
 def audited(job: Job, directory: Path) -> AuditReport:
@@ -101,6 +103,8 @@ def withheld_message(patch: pytest.MonkeyPatch, directory: Path) -> None:
     def act(send: Send, peer: str, tag: str, payload: v1.Payload) -> None:
         if tag != "train/loss/0/0":
             send(peer, tag, payload)
+        if tag == "train/g/0/0":
+            time.sleep(2 * WITHHELD_SECONDS)  # the others give up first
 
     sending(patch, "h0", act)
 
@@ -306,10 +310,17 @@ LIVE = {
     "withheld message": Attack(
         withheld_message,
         "h0",
-        # Who gives up first may blame one who waits itself: only the records name the attacker.
+        # The honest party that gives up first may blame one who waits itself: only the records
+        # name the attacker.
         "is alive but has not sent",
         PeerLost,
-        {"transport": {"connect_timeout": 20, "peer_timeout": 2, "message_timeout": 2}},
+        {
+            "transport": {
+                "connect_timeout": 20,
+                "peer_timeout": WITHHELD_SECONDS,
+                "message_timeout": WITHHELD_SECONDS,
+            }
+        },
     ),
     "replayed message": Attack(replayed_message, "h0", "h0 sent 'u/0/0'.*expected 'loss/0/0'"),
     "replayed ciphertexts": Attack(replayed_ciphertexts, "h0", "h0 sent.*used before"),
