@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import re
@@ -327,6 +328,13 @@ def test_job_and_simulated_card(tmp_path: Path) -> None:
 # --- the page -------------------------------------------------------------------------------------
 
 
+def test_page_marks_what_is_recalled(found: dict[str, Any]) -> None:
+    assert "unsourced" not in Text(page(found)).text.lower()
+    recalled = copy.deepcopy(found)
+    recalled["prices"][0]["sourced"] = False
+    assert Text(page(recalled)).text.lower().count("unsourced") == 3  # the mark, and what it means
+
+
 def test_page_says_it_all_in_words(found: dict[str, Any]) -> None:
     read = Text(page(found))
     assert all(reference.startswith("#") for reference in read.references)
@@ -348,7 +356,6 @@ def test_page_says_it_all_in_words(found: dict[str, Any]) -> None:
         assert ("looked up " if price["retrieved"] else "") + price["date"] in read.text
     assert all(n["device"] in read.text for n in found["not_found"])
     for word in (
-        "unsourced",
         "not found",
         "not measured",
         "3.49",
