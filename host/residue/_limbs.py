@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import gmpy2
 import numpy as np
 from gmpy2 import mpz
 
@@ -16,14 +17,16 @@ __all__ = ["from_limbs", "to_limbs"]
 
 def from_limbs(values: Limbs) -> list[mpz]:
     """Integers of ``(n, limbs) uint64`` rows."""
-    width = values.shape[1] * 8
-    raw = memoryview(np.ascontiguousarray(values, dtype="<u8").tobytes())
-    parse = mpz.from_bytes
-    return [parse(raw[i : i + width], "little") for i in range(0, len(raw), width)]
+    n, limbs = values.shape
+    if not n:
+        return []
+    whole = mpz.from_bytes(np.ascontiguousarray(values, dtype="<u8").tobytes(), "little")
+    numbers: list[mpz] = gmpy2.unpack(whole, 64 * limbs)
+    return numbers + [mpz()] * (n - len(numbers))
 
 
 def to_limbs(values: Sequence[mpz], limbs: int) -> Limbs:
     """Rows ``(n, limbs) uint64`` of integers in ``[0, 2**(64 * limbs))``."""
-    width = 8 * limbs
-    raw = bytearray().join([v.to_bytes(width, "little") for v in values])
+    whole = gmpy2.pack(list(values), 64 * limbs)
+    raw = bytearray(whole.to_bytes(8 * limbs * len(values), "little"))
     return np.frombuffer(raw, dtype="<u8").reshape(len(values), limbs)

@@ -37,8 +37,10 @@ def test_every_quantity_has_a_source_and_a_date() -> None:
     quantities = [q for device in prices.devices for q in device.quantities.values()]
     assert len(quantities) > 30
     for q in quantities:
-        assert q.source and q.date
-        assert q.sourced and "recalled" not in q.source
+        assert q.source
+        assert q.date
+        assert q.sourced
+        assert "recalled" not in q.source
         assert not q.own
 
 

@@ -25,6 +25,14 @@ from residue.backends._protocol import (
     SupportsPowVar,
 )
 from residue.backends._rows import multi_pow_rows
+from residue.backends._squares import (
+    binomial_limbs,
+    binomials,
+    logarithm_limbs,
+    logarithms,
+    reduce,
+    uploaded,
+)
 from residue.card._memory import DeviceMemoryError
 from residue.errors import BackendError, CorruptResult, DeviceError
 
@@ -164,12 +172,9 @@ class AutoBackend:
     def upload(self, modulus: Modulus, values: Limbs) -> AutoArray:
         """Copy ``(n, modulus.limbs) uint64`` canonical residues to the machine."""
         with self._lock:
-            if modulus not in self._known:
-                self.register(modulus.value)
-            self._try_again()
+            if self._is_for_cpu(modulus):
+                return self._wrap(self._cpu, self._cpu.upload(modulus, values), None)
             machine = self._machine(modulus)
-            if machine is self._cpu:
-                return self._wrap(machine, machine.upload(modulus, values), None)
             try:
                 inner = machine.upload(modulus, values)
                 return self._wrap(machine, inner, _Origin(modulus, values.copy()))
@@ -279,6 +284,31 @@ class AutoBackend:
         """Element-wise inverses."""
         return self._run([a], lambda machine, x: machine.inverse(x))
 
+    # --------------------------------------------------------------------------------- squares
+
+    def binomials(self, modulus: Modulus, m: NDArray[np.int64]) -> AutoArray:
+        """``1 + m[i] n`` modulo ``n n``."""
+        with self._lock:
+            if self._is_for_cpu(modulus):
+                return self._wrap(self._cpu, binomials(self._cpu, modulus, m), None)
+            return self.upload(modulus, binomial_limbs(modulus, m))
+
+    def reduce(self, moduli: Sequence[Modulus], values: Limbs) -> list[ResidueArray]:
+        """Residues of integers of any size, modulo several moduli."""
+        with self._lock:
+            if all([self._is_for_cpu(modulus) for modulus in moduli]):
+                arrays = reduce(self._cpu, moduli, values)
+                return [self._wrap(self._cpu, array, None) for array in arrays]
+            return uploaded(self, moduli, values)
+
+    def logarithms(self, a: ResidueArray) -> Limbs:
+        """``m`` for each ``1 + m n`` modulo ``n n``."""
+        x = self._own(a)
+        with self._lock:
+            if x.machine is self._cpu:
+                return logarithms(self._cpu, x.inner)
+            return logarithm_limbs(x.modulus, self.download(x))
+
     # ---------------------------------------------------------------------------- housekeeping
 
     def wait(self, a: ResidueArray) -> None:
@@ -338,6 +368,13 @@ class AutoBackend:
         if not isinstance(a, AutoArray) or a.backend is not self:
             raise BackendError("the array lives on another backend; download and upload it")
         return a
+
+    def _is_for_cpu(self, modulus: Modulus) -> bool:
+        """Whether the CPU has what is new modulo this; a card that has rested is tried first."""
+        if modulus not in self._known:
+            self.register(modulus.value)
+        self._try_again()
+        return self._machine(modulus) is self._cpu
 
     def _machine(self, modulus: Modulus) -> Backend:
         return self._card if self._card is not None and modulus in self._on_card else self._cpu

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -19,16 +19,23 @@ from residue.backends import _cpu_kernels as kernels
 from residue.backends._cpu import CpuArray, CpuBackend
 from residue.backends._protocol import Limbs, Modulus, ResidueArray
 from residue.backends._rows import row_by_row
+from residue.backends._squares import (
+    binomial_limbs,
+    logarithm_limbs,
+    require_logarithms,
+    uploaded,
+)
 from residue.backends._validate import (
     broadcast_length,
     check_exponents,
     check_index,
+    check_limbs,
     check_offsets,
     check_pow_moduli,
     check_residues,
     check_short_exponents,
 )
-from residue.errors import BackendError
+from residue.errors import BackendError, CorruptResult
 
 try:
     from residue.backends import _native
@@ -45,7 +52,8 @@ Rows = NDArray[np.uint64]
 Index = NDArray[np.int64]
 
 _MAX_WINDOW = 6
-_FIELDS = 64  # moduli whose constants are kept
+_CONSTANTS = 128  # moduli, and weights of their parts, that are kept
+_MAX_PARTS = 3  # of a number that is reduced
 _MAX_COMB_WINDOW = 11  # 12 costs as many cache misses as it saves products
 _TABLE_BYTES = 160 << 20  # of one comb table; of all together twice as many
 _BASES_PER_TABLE = 1024
@@ -132,7 +140,7 @@ class NativeBackend(CpuBackend):
         self._native = native or _native
         self._kernel = kernel
         self._lanes: int = self._native.lanes(kernel)
-        self._fields: OrderedDict[int, Any] = OrderedDict()
+        self._constants: OrderedDict[tuple[int, int], Any] = OrderedDict()
         self._combs: OrderedDict[tuple[int, int, int], _Table] = OrderedDict()
         self._pool = self._native.Pool(self._workers)
 
@@ -310,6 +318,36 @@ class NativeBackend(CpuBackend):
             except ZeroDivisionError as error:
                 raise BackendError("a residue has no inverse modulo its modulus") from error
 
+    # --- squares --------------------------------------------------------------------------------
+
+    def binomials(self, modulus: Modulus, m: Index) -> Any:
+        """``1 + m[i] n`` modulo ``n n``."""
+        self._check_open()
+        if not self._squared(modulus):
+            return self.upload(modulus, binomial_limbs(modulus, m))
+        with self._count("binomials", modulus, len(m), 2 * len(m)):
+            field = self._field(modulus)
+            rows = np.empty((len(m), field.row), np.uint64)
+            field.binomials(np.ascontiguousarray(m), rows)
+            return NativeArray(modulus, rows)
+
+    def reduce(self, moduli: Sequence[Modulus], values: Limbs) -> list[Any]:
+        """Residues of integers of any size: sums of parts, cut in two ways that must agree."""
+        self._check_open()
+        check_limbs(values, "integers")
+        return [self._reduce(modulus, values) for modulus in moduli]
+
+    def logarithms(self, a: ResidueArray) -> Limbs:
+        """``m`` for each ``1 + m n`` modulo ``n n``."""
+        modulus = a.modulus
+        if not isinstance(a, NativeArray) or not self._squared(modulus):
+            return logarithm_limbs(modulus, self.download(a))
+        rows = np.ascontiguousarray(self._rows(a))
+        with self._count("logarithms", modulus, len(rows), len(rows)):
+            result = np.empty((len(rows), -(-modulus.bits // 128)), np.uint64)
+            require_logarithms(self._field(modulus).logarithms(rows, result))
+            return result
+
     # --- housekeeping ---------------------------------------------------------------------------
 
     def clear_secrets(self) -> None:
@@ -320,7 +358,7 @@ class NativeBackend(CpuBackend):
         """
         with self._lock:
             self._combs.clear()
-            self._fields.clear()
+            self._constants.clear()
         super().clear_secrets()
 
     def close(self) -> None:
@@ -345,15 +383,48 @@ class NativeBackend(CpuBackend):
     def _fits(self, modulus: Modulus) -> bool:
         return bool(self._native.layout(self._kernel, modulus.bits)[0])
 
+    def _squared(self, modulus: Modulus) -> bool:
+        """Whether residues are pairs modulo the root of a modulus of at least 2**128."""
+        return modulus.bits > 128 and self._fits(modulus) and bool(self._field(modulus).squared)
+
     def _field(self, modulus: Modulus) -> Any:
+        return self._constant(modulus, 0, lambda: self._new_field([modulus], modulus.bits))
+
+    def _constant(self, modulus: Modulus, words: int, make: Callable[[], Any]) -> Any:
+        """The field of a modulus, or weights of parts of so many words, made once."""
         with self._lock:
-            field = self._fields.pop(modulus.value, None)
-            if field is None:
-                field = self._new_field([modulus], modulus.bits)
-            self._fields[modulus.value] = field
-            if len(self._fields) > _FIELDS:
-                self._fields.popitem(last=False)
-            return field
+            constant = self._constants.pop((modulus.value, words), None)
+            if constant is None:
+                constant = make()
+            self._constants[modulus.value, words] = constant
+            if len(self._constants) > _CONSTANTS:
+                self._constants.popitem(last=False)
+            return constant
+
+    def _reduce(self, modulus: Modulus, values: Limbs) -> Any:
+        words = (modulus.bits - 1) // 64  # numbers of so many are below the modulus
+        n, width = values.shape
+        if not self._squared(modulus) or width > _MAX_PARTS * (words - 1):
+            return uploaded(self, [modulus], values)[0]
+        with self._count("reduce", modulus, n, 2 * (2 * _MAX_PARTS + 1) * n):
+            rows, again = (self._sum_of_parts(modulus, values, w) for w in (words, words - 1))
+            if not np.array_equal(self._leave(modulus, rows), self._leave(modulus, again)):
+                raise CorruptResult("a reduction failed its check; nothing was released")
+            return NativeArray(modulus, rows)
+
+    def _sum_of_parts(self, modulus: Modulus, values: Limbs, words: int) -> Rows:
+        """Residues of numbers of at most three parts of `words` words, each below the modulus."""
+        parts = -(-values.shape[1] // words)
+
+        def weights() -> Rows:
+            shifted = [mpz(1) << 64 * words * i for i in range(_MAX_PARTS)]
+            limbs = to_limbs([w % modulus.value for w in shifted], modulus.limbs)
+            return self._enter(modulus, limbs)
+
+        rows = self._constant(modulus, words, weights)[:parts]
+        out = np.empty((len(values), rows.shape[1]), np.uint64)
+        self._field(modulus).weighted_sum(np.ascontiguousarray(values), words, rows, out)
+        return out
 
     def _new_field(self, moduli: Sequence[Modulus], bits: int) -> Any:
         """Constants of moduli of at most `bits` bits; those of squares are of their roots."""

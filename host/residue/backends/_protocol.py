@@ -20,6 +20,7 @@ __all__ = [
     "SupportsPowModuli",
     "SupportsPowVar",
     "SupportsSelfTest",
+    "SupportsSquares",
 ]
 
 Limbs = NDArray[np.uint64]
@@ -234,6 +235,30 @@ class SupportsPowModuli(Protocol):
 
         Constant time in bases and exponents where `Backend.pow` is.
         Raises `BackendError` on a wrong shape, or a modulus that is even, < 2**64 or too large.
+        """
+
+
+@runtime_checkable
+class SupportsSquares(Protocol):
+    """Entry into residues modulo a square n n, and back, as Paillier needs it: n is its root.
+
+    Residues 1 + m n are the powers of 1 + n, so that m is a logarithm.
+    """
+
+    def binomials(self, modulus: Modulus, m: NDArray[np.int64]) -> ResidueArray:
+        """``1 + m[i] n = (1 + n)**m[i]`` for ``(k,) int64``; constant time in m."""
+
+    def reduce(self, moduli: Sequence[Modulus], values: Limbs) -> list[ResidueArray]:
+        """Residues of ``(k, any) uint64`` integers modulo each of `moduli`.
+
+        Raises `CorruptResult` if a check of them fails.
+        """
+
+    def logarithms(self, a: ResidueArray) -> Limbs:
+        """``m`` in [0, n), ``(len(a), limbs of n) uint64``, for ``a[i] = 1 + m[i] n``.
+
+        Constant time where `Backend.download` is. Raises `CorruptResult` if an element is not 1
+        modulo n.
         """
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "broadcast_length",
     "check_exponents",
     "check_index",
+    "check_limbs",
     "check_modulus",
     "check_offsets",
     "check_pow_moduli",
@@ -33,7 +34,7 @@ def check_modulus(modulus: int) -> None:
 
 def check_residues(modulus: Modulus, values: Limbs) -> None:
     """Raise `BackendError` unless `values` are ``(n, limbs) uint64`` and all below the modulus."""
-    _check_limbs(values, "residues")
+    check_limbs(values, "residues")
     if values.shape[1] != modulus.limbs:
         raise BackendError(
             f"residues have {values.shape[1]} limbs; this modulus takes {modulus.limbs}"
@@ -54,7 +55,7 @@ def below_modulus(modulus: Modulus, values: Limbs) -> bool:
 
 def check_exponents(exponents: Limbs, bits: int, length: int | None = None) -> None:
     """Raise `BackendError` unless ``(n, e) uint64`` below ``2**bits``, n being 1 or `length`."""
-    _check_limbs(exponents, "exponents")
+    check_limbs(exponents, "exponents")
     if bits < 1:
         raise BackendError(f"exponent bits must be positive, not {bits}")
     if length is not None and len(exponents) not in (1, length):
@@ -83,7 +84,7 @@ def check_short_exponents(exponents: NDArray[np.int64], bits: int, length: int) 
 
 def check_pow_moduli(moduli: Sequence[Modulus], bases: Limbs, exponents: Limbs, bits: int) -> None:
     """Raise `BackendError` unless bases are ``(n, limbs) uint64``, each below its modulus."""
-    _check_limbs(bases, "bases")
+    check_limbs(bases, "bases")
     if len(bases) != len(moduli):
         raise BackendError(f"{len(moduli)} moduli for {len(bases)} bases")
     check_exponents(exponents, bits, len(bases))
@@ -126,6 +127,6 @@ def broadcast_length(a: int, b: int) -> int:
     raise BackendError(f"arrays of {a} and {b} residues do not broadcast")
 
 
-def _check_limbs(values: Limbs, what: str) -> None:
+def check_limbs(values: Limbs, what: str) -> None:
     if values.dtype != np.uint64 or values.ndim != 2 or not values.shape[1]:
         raise BackendError(f"{what} must be (n, limbs) uint64, not {values.dtype} {values.shape}")

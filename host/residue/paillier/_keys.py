@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from residue._limbs import from_limbs, to_limbs
 from residue.backends import get_backend
 from residue.backends._protocol import Backend, Limbs, Modulus, ResidueArray
+from residue.backends._squares import binomials, logarithms, reduce
 from residue.errors import (
     CorruptResult,
     EncodingOverflow,
@@ -213,9 +214,7 @@ class PublicKey:
 
     def plain_residues(self, mantissas: NDArray[Any]) -> ResidueArray:
         """``1 + m n mod n**2`` on the backend: trivial encryptions, never to be released as is."""
-        n, nsquare = mpz(self._n), mpz(self.nsquare)
-        values = [(1 + m * n) % nsquare for m in mantissas.ravel().tolist()]
-        return self.backend.upload(self.modulus, to_limbs(values, self.modulus.limbs))
+        return binomials(self.backend, self.modulus, mantissas.ravel())
 
     def zeros(self, count: int, scheme: Scheme | None = None) -> ResidueArray:
         """Fresh encryptions of zero on the backend: factors that re-randomise ciphertexts."""
@@ -314,7 +313,9 @@ class PrivateKey:
             raise InvalidKey("n and (p - 1)(q - 1) share a factor")
         self._public_key = public_key
         self._halves = (_Half(p, public_key), _Half(q, public_key))
-        self._q_inverse = gmpy2.invert(q, p)
+        # u a + v b is the plaintext modulo n, for its logarithms u modulo p and v modulo q.
+        p, q = mpz(p), mpz(q)
+        self._weights = (q * gmpy2.invert(-q * q, p), p * gmpy2.invert(-p * p, q))
 
     @property
     def public_key(self) -> PublicKey:
@@ -357,26 +358,27 @@ class PrivateKey:
     def decrypt_mantissas(self, ciphertexts: Limbs) -> list[int]:
         """Signed plaintexts of ``(n, limbs) uint64`` ciphertexts, by CRT, each verified.
 
-        Powers are constant-time where the backend's `pow` is; the reductions and the
-        recombination around them are GMP's and are not. See `_Half.plaintexts_var` for the check.
+        Powers are constant-time where the backend's `pow` is; what is around them is, but for the
+        recombination, where the backend knows squares (`SupportsSquares`); else it is GMP's and
+        is not. See `_Half.logarithms_var` for the check.
         """
-        values = from_limbs(ciphertexts)
-        p, q = self._halves
-        results = []
         n, limit = mpz(self._public_key.n), self._public_key.max_mantissa
-        pairs = zip(p.plaintexts_var(values), q.plaintexts_var(values), strict=True)
-        for mp, mq in pairs:
-            m = mq + q.prime * ((mp - mq) * self._q_inverse % p.prime)
-            if m % p.prime != mp or m % q.prime != mq:
-                raise CorruptResult("a CRT recombination failed its check; nothing was released")
-            signed = int(m if m <= limit else m - n)
-            if signed < -limit:
-                raise EncodingOverflow(
-                    "a plaintext is outside the signed range: a computation on its ciphertext "
-                    "overflowed"
-                )
-            results.append(signed)
-        return results
+        p, q = (half.prime for half in self._halves)
+        reduced = reduce(self.backend, [half.modulus for half in self._halves], ciphertexts)
+        u, v = (half.logarithms_var(c) for half, c in zip(self._halves, reduced, strict=True))
+        a, b = self._weights
+        results = [(x * a + y * b) % n for x, y in zip(u, v, strict=True)]
+        wrong = [(m * q + x) % p for m, x in zip(results, u, strict=True)]
+        wrong += [(m * p + y) % q for m, y in zip(results, v, strict=True)]
+        if any(wrong):
+            raise CorruptResult("a CRT recombination failed its check; nothing was released")
+        signed = [int(m if m <= limit else m - n) for m in results]
+        if min(signed, default=0) < -limit:
+            raise EncodingOverflow(
+                "a plaintext is outside the signed range: a computation on its ciphertext "
+                "overflowed"
+            )
+        return signed
 
     def encrypt(
         self,
@@ -432,46 +434,32 @@ class _Half:
         self.prime = mpz(prime)
         self.square = self.prime * self.prime
         self._public_key = public_key
-        n = mpz(public_key.n)
-        # L((1 + n)**(p - 1) mod p**2) = -n / p mod p, inverted
-        self._scale = gmpy2.invert(-(n // self.prime) % self.prime, self.prime)
 
     @cached_property
-    def _modulus(self) -> Modulus:
+    def modulus(self) -> Modulus:
+        """The square of the prime as registered with the backend."""
         return self._public_key.backend.register(int(self.square))
 
-    def plaintexts_var(self, ciphertexts: list[mpz]) -> list[mpz]:
-        """Plaintexts modulo the prime.
+    def logarithms_var(self, ciphertexts: ResidueArray) -> list[mpz]:
+        """L(c**(p - 1) mod p**2) of ciphertexts modulo p**2: their plaintexts times -q modulo p.
 
         c**(p - 1) mod p**2 is 1 modulo p by Fermat's theorem whenever it was computed right; a
         fault in the power leaves another residue with probability 1 - 1/p. So L's division is
-        exact or the result is refused. The reduction modulo p**2 is multiplied back.
+        exact or the result is refused.
         """
-        reduced = []
-        for c in ciphertexts:
-            quotient, remainder = gmpy2.f_divmod(c, self.square)
-            if quotient * self.square + remainder != c or not remainder:
-                raise CorruptResult("a reduction failed its check; nothing was released")
-            reduced.append(remainder)
-        results = []
-        for power in self._power(reduced, self.prime - 1):
-            quotient, remainder = gmpy2.f_divmod(power - 1, self.prime)
-            if remainder:
-                raise CorruptResult("a decryption failed its check; nothing was released")
-            results.append(quotient * self._scale % self.prime)
-        return results
+        powers = self._power(ciphertexts, self.prime - 1)
+        return from_limbs(logarithms(self._public_key.backend, powers))
 
     def residues(self, count: int) -> list[mpz]:
         """Uniform n-th residues modulo p**2; s**p = s mod p checks each."""
         roots = random_units(count, int(self.prime))
-        powers = self._power(roots, self.prime)
+        backend = self._public_key.backend
+        array = backend.upload(self.modulus, to_limbs(roots, self.modulus.limbs))
+        powers = from_limbs(backend.download(self._power(array, self.prime)))
         if any(power % self.prime != s for power, s in zip(powers, roots, strict=True)):
             raise CorruptResult("an encryption failed its check; nothing was released")
         return powers
 
-    def _power(self, values: list[mpz], exponent: mpz) -> list[mpz]:
-        backend, modulus = self._public_key.backend, self._modulus
+    def _power(self, values: ResidueArray, exponent: mpz) -> ResidueArray:
         bits = self.prime.bit_length()
-        array = backend.upload(modulus, to_limbs(values, modulus.limbs))
-        e = to_limbs([exponent], -(-bits // 64))
-        return from_limbs(backend.download(backend.pow(array, e, bits)))
+        return self._public_key.backend.pow(values, to_limbs([exponent], -(-bits // 64)), bits)

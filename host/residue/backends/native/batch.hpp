@@ -294,6 +294,68 @@ struct Batch {
     }
   }
 
+  static void binomials(const Moduli& m, const std::int64_t* values, Rows scale, u64* out,
+                        std::size_t n) {
+    Lanes<V> f;
+    Operand x, y;
+    const u64 mask = (u64{1} << m.radix) - 1;
+    for (std::size_t i = 0; i < n; i += L) {
+      load_moduli(m, i, f, x);
+      y.load(scale.digits, scale.count, m.row, i);
+      alignas(64) u64 negative[L];
+      for (std::size_t l = 0; l < L; ++l) {
+        const std::int64_t value = values[i + l < n ? i + l : n - 1];
+        negative[l] = static_cast<u64>(value >> 63);
+        for (std::size_t k = 0; k < f.digits; ++k) {
+          const std::size_t shift = k * m.radix;
+          x.lanes[k * L + l] = static_cast<u64>(value >> (shift < 63 ? shift : 63)) & mask;
+        }
+      }
+      for (std::size_t k = 0; k < f.digits; ++k) {  // modulo R: value + n where it is negative
+        u64* digit = x.lanes + k * L;
+        V::store(digit, V::add(V::load(digit), V::both(V::load(f.n + k * L), V::load(negative))));
+      }
+      carry_digits(f, x.lanes, f.digits, x.lanes);
+      binomial_pair(f, x.lanes, x.lanes);
+      times(f, x.lanes, y.lanes, x.lanes);
+      store_rows(x.lanes, m, out, i, n);
+    }
+  }
+
+  // A pair of sums of three pairs is below 6 n, and its product with one below n as if both were below 2 n.
+  static void weighted_sum(const Moduli& m, const u64* a, std::size_t stride, Rows weights,
+                           Rows scale, u64* out, std::size_t n) {
+    Lanes<V> f;
+    Operand x, y, sum;
+    for (std::size_t i = 0; i < n; i += L) {
+      load_moduli(m, i, f, x);
+      clear<V>(sum.lanes, m.digits);
+      for (std::size_t t = 0; t < weights.count; ++t) {
+        x.load(a + t * stride, n, m.row, i);
+        y.load(weights.digits + t * m.row, 1, m.row, 0);
+        split(f, x.lanes, x.lanes);
+        times(f, x.lanes, y.lanes, x.lanes);
+        add_words<V>(sum.lanes, x.lanes, m.digits, m.digits, sum.lanes);
+      }
+      carry_digits(f, sum.lanes, f.digits, sum.lanes);
+      carry_digits(f, sum.lanes + f.digits * L, f.digits, sum.lanes + f.digits * L);
+      y.load(scale.digits, 1, m.row, 0);
+      times(f, sum.lanes, y.lanes, x.lanes);
+      store_rows(x.lanes, m, out, i, n);
+    }
+  }
+
+  static void pairs(const Moduli& m, Rows a, u64* out, std::size_t n) {
+    Lanes<V> f;
+    Operand x;
+    for (std::size_t i = 0; i < n; i += L) {
+      load_moduli(m, i, f, x);
+      x.load(a.digits, a.count, m.row, a.count == 1 ? 0 : i);
+      canonical_pair(f, x.lanes, x.lanes);
+      store_rows(x.lanes, m, out, i, n);
+    }
+  }
+
   static constexpr unsigned kMaxWindow = 6;
 
   // Overwrite secrets; the compiler may not leave it out.
@@ -303,8 +365,8 @@ struct Batch {
   }
 
   static constexpr Kernel kernel(const char* name, bool (*available)()) {
-    return {name,   available, &layout<V>, L,       &multiply, &square,
-            &enter, &leave,    &power,     &powers, &product};
+    return {name,   available, &layout<V>, L,        &multiply,  &square,       &enter,
+            &leave, &power,    &powers,    &product, &binomials, &weighted_sum, &pairs};
   }
 };
 

@@ -69,6 +69,16 @@ struct Kernel {
   void (*powers)(const Moduli&, Rows a, unsigned window, u64* out, std::size_t n);
   // out[s] = the product of segment s
   void (*product)(const Moduli&, const u64* a, const Segments&, u64* out);
+
+  // Of moduli n n alone, as pairs:
+  // out[i] = the residue of 1 + m[i] n; scale as for `enter`; n > 2**63
+  void (*binomials)(const Moduli&, const std::int64_t* m, Rows scale, u64* out, std::size_t n);
+  // out[i] = the residue of the sum of a[t stride / row + i] weights[t] / R for t below weights.count <= 3,
+  // a being plain numbers below the modulus and weights residues
+  void (*weighted_sum)(const Moduli&, const u64* a, std::size_t stride, Rows weights, Rows scale,
+                       u64* out, std::size_t n);
+  // out[i] = the pair of a[i] / R, both of it below n
+  void (*pairs)(const Moduli&, Rows a, u64* out, std::size_t n);
 };
 
 extern const Kernel kPortable, kAvx2, kAvx512Ifma;

@@ -96,6 +96,7 @@ class Field {
   }
 
   std::size_t row() const { return layout_.row; }
+  bool squared() const { return parts_ == 2; }
 
   // (n, limbs) residues below the modulus to (n, row).
   void enter(const Array& limbs, Array& out) const {
@@ -248,6 +249,72 @@ class Field {
     multiply_all(from, s, positions, to);
   }
 
+  // out[i] = 1 + m[i] n modulo n n.
+  void binomials(const Index& m, Array& out) const {
+    const std::size_t rows = rows_of(out);
+    require(squared() && m.ndim() == 1 && extent(m, 0) == rows, "as many results as numbers");
+    const std::int64_t* from = m.data();
+    u64* to = out.mutable_data();
+    const py::gil_scoped_release unlocked;
+    share(rows, 2, [&](std::size_t lo, std::size_t hi) {
+      kernel_.binomials(moduli(lo), from + lo, part_of({scale_.data(), count_}, lo),
+                        to + lo * layout_.row, hi - lo);
+    });
+  }
+
+  // out[i] = the sum of weights[t] times limbs[i, words t : words (t + 1)], numbers below n n.
+  void weighted_sum(const Array& limbs, std::size_t words, const Array& weights, Array& out) const {
+    const std::size_t rows = rows_of(out), terms = rows_of(weights);
+    require(squared() && count_ == 1, "sums have one modulus, a square");
+    require(limbs.ndim() == 2 && extent(limbs, 0) == rows, "as many results as operands");
+    const std::size_t width = extent(limbs, 1);
+    require(terms >= 1 && terms <= 3 && (terms - 1) * words < width && width <= terms * words,
+            "a weight for each part, and three at most");
+    const u64* from = limbs.data();
+    const u64* by = weights.data();
+    u64* to = out.mutable_data();
+    const py::gil_scoped_release unlocked;
+    const std::size_t stride = rows * layout_.row;
+    std::vector<u64> digits(terms * stride);
+    share(rows, 2 * terms + 1, [&](std::size_t lo, std::size_t hi) {
+      for (std::size_t t = 0; t < terms; ++t) {
+        for (std::size_t i = lo; i < hi; ++i) {
+          repack(from + i * width + t * words, std::min(words, width - t * words), kLimb,
+                 digits.data() + t * stride + i * layout_.row, layout_.digits, layout_.radix);
+        }
+      }
+      kernel_.weighted_sum(moduli(lo), digits.data() + lo * layout_.row, stride, {by, terms},
+                           {scale_.data(), 1}, to + lo * layout_.row, hi - lo);
+    });
+  }
+
+  // limbs[i] = m for a[i] = 1 + m n modulo n n; whether all are of that form.
+  bool logarithms(const Array& a, Array& limbs) const {
+    const std::size_t rows = rows_of(a), half = layout_.digits / 2;
+    require(squared() && limbs.ndim() == 2 && extent(limbs, 0) == rows,
+            "as many results as operands");
+    const u64* from = a.data();
+    u64* to = limbs.mutable_data();
+    const std::size_t width = extent(limbs, 1);
+    const py::gil_scoped_release unlocked;
+    std::vector<u64> digits(rows * layout_.row);
+    std::atomic<u64> others = 0;
+    share(rows, 1, [&](std::size_t lo, std::size_t hi) {
+      u64* part = digits.data() + lo * layout_.row;
+      kernel_.pairs(moduli(lo), part_of({from, rows}, lo), part, hi - lo);
+      u64 other = 0;
+      for (std::size_t i = lo; i < hi; ++i) {
+        const u64* pair = digits.data() + i * layout_.row;
+        other |= pair[0] ^ 1;
+        for (std::size_t k = 1; k < half; ++k) other |= pair[k];
+        repack(pair + half, half, layout_.radix, to + i * width, width, kLimb);
+      }
+      others |= other;
+    });
+    erase(digits);
+    return others == 0;
+  }
+
   static const Kernel& find(const std::string& name) {
     for (const Kernel* kernel : kKernels) {
       if (name == kernel->name && kernel->available()) return *kernel;
@@ -380,6 +447,7 @@ PYBIND11_MODULE(RESIDUE_MODULE, m) {
            py::arg("one").noconvert(), py::arg("scale").noconvert(),
            py::arg("inverse").noconvert(), py::arg("pool"))
       .def_property_readonly("row", &Field::row)
+      .def_property_readonly("squared", &Field::squared)
       .def("enter", &Field::enter, py::arg("limbs").noconvert(), py::arg("out").noconvert())
       .def("leave", &Field::leave, py::arg("a").noconvert(), py::arg("out").noconvert())
       .def("multiply", &Field::multiply, py::arg("a").noconvert(), py::arg("b").noconvert(),
@@ -394,5 +462,10 @@ PYBIND11_MODULE(RESIDUE_MODULE, m) {
            py::arg("bits"), py::arg("window"), py::arg("out").noconvert())
       .def("product", &Field::product, py::arg("a").noconvert(), py::arg("index").noconvert(),
            py::arg("offsets").noconvert(), py::arg("order").noconvert(), py::arg("squarings"),
-           py::arg("prefixes"), py::arg("out").noconvert());
+           py::arg("prefixes"), py::arg("out").noconvert())
+      .def("binomials", &Field::binomials, py::arg("m").noconvert(), py::arg("out").noconvert())
+      .def("weighted_sum", &Field::weighted_sum, py::arg("limbs").noconvert(), py::arg("words"),
+           py::arg("weights").noconvert(), py::arg("out").noconvert())
+      .def("logarithms", &Field::logarithms, py::arg("a").noconvert(),
+           py::arg("limbs").noconvert());
 }

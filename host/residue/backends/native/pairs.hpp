@@ -115,25 +115,45 @@ void split(const Lanes<V>& f, const u64* a, u64* out) {
   reduce_pair(f, t, s, out);
 }
 
+// out = the pair of a / R modulo n n, both of it below n.
+template <class V>
+void canonical_pair(const Lanes<V>& f, const u64* a, u64* out) {
+  constexpr std::size_t L = V::kLanes;
+  const std::size_t K = f.digits;
+  alignas(64) u64 t[kMaxDigits * L], s[kMaxDigits * L];
+  clear<V>(t, 2 * K);
+  clear<V>(s, 2 * K);
+  std::memcpy(t, a, K * L * sizeof(u64));
+  std::memcpy(s, a + K * L, K * L * sizeof(u64));
+  reduce_pair(f, t, s, out);  // at most n, and at most n + 1
+  u64* high = out + K * L;
+  const auto one = V::both(make_less(f, out), V::all(1));  // n is one more of the other
+  carry_digits(f, high, K, high, one);
+  make_less(f, high);
+}
+
 // out = a / R modulo n n, below n n, of 2 K digits.
 template <class V>
 void leave_pairs(const Lanes<V>& f, const u64* a, u64* out) {
   constexpr std::size_t L = V::kLanes;
   const std::size_t K = f.digits;
-  alignas(64) u64 t[kMaxDigits * L], s[kMaxDigits * L], pair[kMaxDigits * L];
-  clear<V>(t, 2 * K);
-  clear<V>(s, 2 * K);
-  std::memcpy(t, a, K * L * sizeof(u64));
-  std::memcpy(s, a + K * L, K * L * sizeof(u64));
-  reduce_pair(f, t, s, pair);  // at most n, and at most n + 1
-  u64* high = pair + K * L;
-  const auto one = V::both(make_less(f, pair), V::all(1));  // n is one more of the other
-  carry_digits(f, high, K, high, one);
-  make_less(f, high);
+  alignas(64) u64 t[kMaxDigits * L], pair[kMaxDigits * L];
+  canonical_pair(f, a, pair);
   clear<V>(t, 2 * K);
   std::memcpy(t, pair, K * L * sizeof(u64));
-  add_product<V>(high, f.n, K, t);
+  add_product<V>(pair + K * L, f.n, K, t);
   carry_digits(f, t, 2 * K, out);
+}
+
+// out = the pair of (1 + x n) / R modulo n n, for x below n.
+template <class V>
+void binomial_pair(const Lanes<V>& f, const u64* x, u64* out) {
+  constexpr std::size_t L = V::kLanes;
+  alignas(64) u64 t[kMaxDigits * L], s[kMaxDigits * L];
+  product<V>(x, f.n, f.digits, t);
+  V::store(t, V::add(V::load(t), V::all(1)));
+  clear<V>(s, 2 * f.digits);
+  reduce_pair(f, t, s, out);
 }
 
 }  // namespace residue
