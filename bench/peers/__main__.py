@@ -17,7 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bench.peers._client import PeerError
-from bench.peers._measure import BEST, Run, Settings, measure, start
+from bench.peers._measure import BEST, LIBRARIES, Run, Settings, Spec, measure, start
 from bench.peers._page import markdown, page, rate, where
 from bench.peers._report import failures, sections
 from residue_sim._verilator import cache_dir
@@ -36,6 +36,10 @@ def main(
     install: Annotated[
         bool, typer.Option(help="Make environments of peers that have none yet.")
     ] = True,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Only libraries whose names begin so."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("build/bench"),
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the ratios in Markdown.")
@@ -52,6 +56,7 @@ def main(
         if show is not None:
             run = _load(show)
         else:
+            libraries = _libraries(only)
             settings = _settings(tuple(bits or (1024, 2048, 3072)), rounds, turn, core)
             command = shlex.join(["python", "-m", "bench.peers", *sys.argv[1:]])
             # No refreshing thread: it would run on the cores measured.
@@ -70,7 +75,9 @@ def main(
                     bar.update(task, description=text, completed=done, total=total, refresh=True)
 
                 starter = start(cache_dir() / "peers", install=install)
-                run = measure(settings, starter, command=command, progress=progress)
+                run = measure(
+                    settings, starter, command=command, libraries=libraries, progress=progress
+                )
             out.mkdir(parents=True, exist_ok=True)
             (out / "peers.json").write_text(json.dumps(asdict(run), indent=1) + "\n", "utf-8")
         out.mkdir(parents=True, exist_ok=True)
@@ -86,6 +93,14 @@ def main(
     if problem := _ours_failed(run):
         Console(stderr=True).print(f"[red]error:[/] {problem}", highlight=False)
         raise typer.Exit(1)
+
+
+def _libraries(only: list[str] | None) -> list[Spec]:
+    for prefix in only or []:
+        if not any(spec.name.startswith(prefix) for spec in LIBRARIES):
+            names = ", ".join(f"'{spec.name}'" for spec in LIBRARIES)
+            raise PeerError(f"no library is named '{prefix}'; there are {names}")
+    return [spec for spec in LIBRARIES if only is None or spec.name.startswith(tuple(only))]
 
 
 def _settings(bits: tuple[int, ...], rounds: int, turn: float, core: int | None) -> Settings:

@@ -15,12 +15,12 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from bench.peers._client import PeerError, Worker
+from bench.peers._client import Asked, PeerError, Together, Worker
 from bench.peers._environments import python_of
 from bench.peers._operations import LONGER, OPERATIONS, Inputs
 
@@ -61,6 +61,7 @@ class Spec:
         environment: its requirements file, or None for this environment.
         cores: how many it may use.
         longer: how many times as large its batches may be.
+        processes: how many share the cores, each on as many of its own, at the same time.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Spec:
     environment: str | None = None
     cores: int = 1
     longer: int = 1
+    processes: int = 1
 
 
 BEST = Spec("Residue", "residue_cpu")
@@ -78,6 +80,7 @@ LIBRARIES = (
     Spec("Residue, two cores", "residue_cpu", cores=2),
     Spec("Residue, long batches", "residue_cpu", longer=LONGER),
     Spec("Residue, two cores, long batches", "residue_cpu", cores=2, longer=LONGER),
+    Spec("Residue, two processes, long batches", "residue_cpu", "", None, 2, LONGER, 2),
     *(Spec(f"Residue, {kernel} kernel", "residue_cpu", kernel) for kernel in KERNELS),
     Spec("HEU ZPaillier", "heu_paillier", "ZPaillier", "heu"),
     Spec("HEU IPCL", "heu_paillier", "IPCL", "heu"),
@@ -197,22 +200,23 @@ class Run:
             raise PeerError(f"not a run of bench.peers: {error}") from error
 
 
-class _Worker(Protocol):
-    facts: dict[str, Any]
-    operations: list[str]
-
-    def ask(self, request: dict[str, Any], *, seconds: float) -> dict[str, Any]: ...
-    def close(self) -> None: ...
-
-
-Starter = Callable[[Spec, Sequence[int]], _Worker]
+Starter = Callable[[Spec, Sequence[int]], Asked]
 """Starts a library on the given cores. Raises `PeerError`."""
 
 
 def start(cache: Path, *, install: bool) -> Starter:
     """The starter of real workers, whose environments lie in `cache`."""
 
-    def starter(spec: Spec, cores: Sequence[int]) -> Worker:
+    def starter(spec: Spec, cores: Sequence[int]) -> Asked:
+        if spec.processes > 1:
+            one = replace(spec, cores=spec.cores // spec.processes, processes=1)
+            with ExitStack() as stack:
+                workers = []
+                for i in range(spec.processes):
+                    workers.append(starter(one, cores[i :: spec.processes]))
+                    stack.callback(workers[-1].close)
+                stack.pop_all()
+            return Together(workers)
         environment = dict(os.environ) | {"RESIDUE_CPU_WORKERS": str(len(cores))}
         environment.pop("RESIDUE_CPU_KERNEL", None)
         python = Path(sys.executable)
@@ -276,7 +280,7 @@ def measure(
 
 def _start_all(
     run: Run, starter: Starter, libraries: Sequence[Spec], stack: ExitStack
-) -> dict[str, _Worker]:
+) -> dict[str, Asked]:
     workers = {}
     for spec in libraries:
         library = Library(spec.name, spec.cores)
@@ -298,7 +302,7 @@ def _start_all(
     return workers
 
 
-def _key(worker: _Worker, bits: int, inputs: Inputs) -> str | None:
+def _key(worker: Asked, bits: int, inputs: Inputs) -> str | None:
     """Why the library has no key of the size, or None."""
     try:
         worker.ask({"do": "key", "bits": bits, "inputs": asdict(inputs)}, seconds=_KEY_SECONDS)
@@ -309,7 +313,7 @@ def _key(worker: _Worker, bits: int, inputs: Inputs) -> str | None:
 
 def _operation(
     settings: Settings,
-    workers: dict[str, _Worker],
+    workers: dict[str, Asked],
     keys: dict[str, str | None],
     inputs: Inputs,
     bits: int,
@@ -341,7 +345,7 @@ def _try(cell: Cell, step: Callable[..., object], *arguments: Any) -> None:
         cell.missing = str(error)
 
 
-def _turn(cell: Cell, worker: _Worker, repeat: int) -> float:
+def _turn(cell: Cell, worker: Asked, repeat: int) -> float:
     request = {
         "do": "turn",
         "operation": cell.operation,
@@ -360,7 +364,7 @@ def _turn(cell: Cell, worker: _Worker, repeat: int) -> float:
     return seconds
 
 
-def _calibrate(cell: Cell, worker: _Worker, turn_seconds: float, largest: int) -> None:
+def _calibrate(cell: Cell, worker: Asked, turn_seconds: float, largest: int) -> None:
     """Grow the batch, then the number of batches, until a turn is long enough. Warms up, too."""
     cell.count = largest if cell.operation == "matmul" else _BATCH_STEP
     seconds = _turn(cell, worker, 1)
@@ -373,7 +377,7 @@ def _calibrate(cell: Cell, worker: _Worker, turn_seconds: float, largest: int) -
     cell.cpu_seconds.clear()
 
 
-def _check(cell: Cell, worker: _Worker, inputs: Inputs) -> None:
+def _check(cell: Cell, worker: Asked, inputs: Inputs) -> None:
     limit = min(_ANSWERS, cell.count)
     request = {"do": "answers", "operation": cell.operation, "limit": limit}
     answers = worker.ask(request, seconds=_TURN_SECONDS).get("answers")

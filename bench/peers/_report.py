@@ -103,6 +103,7 @@ def sections(run: Run) -> list[Section]:
     """All comparisons; sections with nothing to say are left out."""
     table = _Table(run)
     ours, gmpy2 = BEST.name, "Residue, gmpy2 kernel"
+    processes = "Residue, two processes, long batches"
     ifma = "avx512ifma" in run.machine.flags
     every = dict.fromkeys(OPERATIONS, KERNEL_TARGET)
     cores = dict.fromkeys(HEU_TARGETS, CORES_TARGET)
@@ -128,8 +129,16 @@ def sections(run: Run) -> list[Section]:
             table.compare("Residue, two cores", (ours,), cores),
         ),
         _section(
-            f"Batches up to {LONGER} times as large: two cores against one, wall time",
+            f"Long batches, up to {LONGER} times as large: two cores against one, wall time",
             table.compare("Residue, two cores, long batches", ("Residue, long batches",), cores),
+        ),
+        _section(
+            "Long batches: two processes on a core each, at the same time, against one",
+            table.compare(processes, ("Residue, long batches",), {}),
+        ),
+        _section(
+            "Long batches: two threads against those two processes",
+            table.compare("Residue, two cores, long batches", (processes,), {}),
         ),
         *(
             _section(f"Residue against {name}", table.compare(ours, (name,), {}))

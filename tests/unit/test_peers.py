@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from bench.peers import __main__ as program
 from bench.peers import _environments, _measure, _report, worker
-from bench.peers._client import PeerError, Worker
+from bench.peers._client import PeerError, Together, Worker
 from bench.peers._measure import Cell, Library, Machine, Run, Settings, Spec, measure
 from bench.peers._operations import OPERATIONS, Inputs
 from bench.peers._page import markdown, page, rate, where
@@ -120,6 +120,31 @@ def test_worker_takes_turns_on_one_core(fake: Fake) -> None:
     w.ask(turn, seconds=10)
     asked = {"do": "answers", "operation": "encrypt", "limit": 9}
     assert w.ask(asked, seconds=10) == {"answers": [5, 6, 1, 6]}  # prepared once, six turns
+
+
+def test_workers_together_are_one_of_all_their_rates(fake: Fake) -> None:
+    workers = [fake("a"), fake("b")]
+    both = Together(workers)
+    assert both.facts == workers[0].facts
+    assert both.operations == ["encrypt"]
+    assert both.ask({"do": "key", "bits": 1024, "inputs": {"x": [5]}}, seconds=10) == {}
+    turn = {"do": "turn", "operation": "encrypt", "count": 1, "repeat": 1}
+    times = both.ask(turn, seconds=10)
+    assert times.keys() == {"seconds", "cpu_seconds"}
+    asked = {"do": "answers", "operation": "encrypt", "limit": 1}
+    assert [w.ask(asked, seconds=10) for w in workers] == [{"answers": [5, 1, 1]}] * 2
+    workers[1].close()
+    with pytest.raises(PeerError, match="ended by SIGKILL"):
+        both.ask(turn, seconds=10)
+    both.close()
+
+
+def test_rates_of_workers_together_add_up() -> None:
+    def one(seconds: float) -> Any:
+        answer = {"seconds": seconds, "cpu_seconds": 2 * seconds}
+        return SimpleNamespace(facts={}, operations=[], ask=lambda _, seconds: answer)
+
+    assert Together([one(3.0), one(6.0)]).ask({}, seconds=1) == {"seconds": 2.0, "cpu_seconds": 4.0}
 
 
 def test_a_library_that_raises_goes_on(fake: Fake) -> None:
@@ -505,6 +530,22 @@ def test_two_cores_are_compared_by_wall_time() -> None:
     assert row.ours_rate.median == pytest.approx(9.5)
 
 
+def test_two_threads_are_compared_to_two_processes() -> None:
+    long, both = "Residue, two cores, long batches", "Residue, two processes, long batches"
+    rates = {"Residue, long batches": [10.0], long: [18.0], both: [15.0]}
+    run = made({name: {"add": values} for name, values in rates.items()})
+    for library in run.libraries[1:]:
+        library.cores = 2
+    for title, ratio in (
+        ("up to 16 times as large: two cores", 1.8),
+        ("two processes on a core each", 1.5),
+        ("two threads against those", 1.2),
+    ):
+        row = rows_of(run, title)["add"]
+        assert row.ratio is not None
+        assert row.ratio.median == pytest.approx(ratio)
+
+
 def test_classic_encryption_meets_their_only_one() -> None:
     run = made(
         {
@@ -643,6 +684,7 @@ def test_run_writes_both_files_and_fails_with_residue(
         (["--bits", "1000"], "key size 1000 is not a multiple of 128"),
         (["--core", "99999"], "CPU 99999 is not one of"),
         (["--show", "nowhere.json"], "nowhere.json cannot be read"),
+        (["--only", "Nobody"], "no library is named 'Nobody'; there are 'Residue', "),
     ],
 )
 def test_bad_arguments(arguments: list[str], why: str, tmp_path: Path) -> None:
