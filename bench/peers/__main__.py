@@ -158,9 +158,9 @@ def _print(run: Run, console: Console) -> None:
 
 def _ours_failed(run: Run) -> str | None:
     """Why the run says nothing: Residue itself is missing or wrong."""
-    (library,) = (each for each in run.libraries if each.name == BEST.name)
-    if library.missing is not None:
-        return f"{BEST.name}: {library.missing}"
+    for library in run.libraries:
+        if library.name == BEST.name and library.missing is not None:
+            return f"{BEST.name}: {library.missing}"
     for cell in run.cells:
         if cell.library.startswith(BEST.name) and cell.missing is not None:
             return f"{cell.library}, {cell.operation} {cell.bits}: {cell.missing}"

@@ -118,6 +118,34 @@ class _Table:
         self.rows.fill(0)
 
 
+@dataclass(frozen=True)
+class _Segments:
+    """A gathered segmented product as the kernels take it, and one of its results, if there is.
+
+    With `squarings`, products are squared so many times before each further factor; with
+    `prefixes`, those of all prefixes of a segment are multiplied. order: segments of about one
+    length are side by side.
+    """
+
+    index: Index
+    offsets: Index
+    order: Index
+    squarings: int = 0
+    prefixes: bool = False
+    then: _Segments | None = None
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Products of bases with one digit of each exponent, for any bases.
+
+    With a window they are products of Straus' tables, else of the bases.
+    """
+
+    window: int | None
+    products: tuple[_Segments, ...]
+
+
 class NativeBackend(CpuBackend):
     """`Backend` on native kernels; moduli too large for them are those of gmpy2.
 
@@ -242,7 +270,8 @@ class NativeBackend(CpuBackend):
         check_index(index, len(rows))
         check_offsets(offsets, len(index))
         with self._count("prod", a.modulus, len(offsets) - 1, len(index)):
-            return NativeArray(a.modulus, self._product(a.modulus, rows, index, offsets))
+            segments = self._segments(index, offsets)
+            return NativeArray(a.modulus, self._product(a.modulus, rows, segments))
 
     def pow_moduli(
         self, moduli: Sequence[Modulus], bases: Limbs, exponents: Limbs, bits: int
@@ -287,7 +316,8 @@ class NativeBackend(CpuBackend):
         try:
             with self._count("multi_pow", modulus, r * m, products):
                 # e + 2**bits is not negative; one factor of all results takes it out again.
-                whole = self._product(modulus, rows, np.arange(r * n), np.arange(r + 1) * n)
+                segments = self._segments(np.arange(r * n), np.arange(r + 1) * n)
+                whole = self._product(modulus, rows, segments)
                 correction = self._invert_all(modulus, self._square(modulus, whole, bits))
                 result = np.repeat(correction, m, axis=0)
                 shifted = (exponents + np.int64(1 << bits)).astype(np.uint64)
@@ -295,11 +325,16 @@ class NativeBackend(CpuBackend):
                 at_once = max(1, _BASES_PER_TABLE // max(1, n))
                 for start in range(0, n, _BASES_PER_TABLE):
                     part = slice(start, start + _BASES_PER_TABLE)
-                    powers = [
-                        self._multi_pow(modulus, some[:, part], shifted[part], bits + 1)
-                        for some in np.split(bases, range(at_once, r, at_once))
-                    ]
-                    result = self._multiply(modulus, result, np.concatenate(powers))
+                    groups = np.split(bases[:, part], range(at_once, r, at_once))
+                    digits, window, buckets = self._digits(shifted[part], bits + 1)
+                    method = self._by_buckets if buckets else self._by_tables
+                    plans = {k: method(k, digits, window) for k in {len(g) for g in groups}}
+                    sums = [self._digit_sums(modulus, g, plans[len(g)]) for g in groups]
+                    # The highest digit first.
+                    order = np.arange(r * len(digits)).reshape(r * m, -1)[:, ::-1]
+                    horner = _side_by_side(order, squarings=window)
+                    powers = self._product(modulus, np.concatenate(sums), horner)
+                    result = self._multiply(modulus, result, powers)
                 return NativeArray(modulus, result)
         except ZeroDivisionError:  # some base has no inverse; perhaps none is needed
             values = CpuArray(modulus, from_limbs(self._leave(modulus, rows)))
@@ -500,74 +535,66 @@ class NativeBackend(CpuBackend):
             field.power(np.ascontiguousarray(rows), e, bits, window, out)
         return NativeArray(modulus, out)
 
-    def _product(
-        self, modulus: Modulus, rows: Rows, index: Index, offsets: Index, *,
-        squarings: int = 0, prefixes: bool = False,
-    ) -> Rows:  # fmt: skip
-        """Gathered segmented product; long segments of a few are cut into pieces first.
+    def _product(self, modulus: Modulus, rows: Rows, segments: _Segments) -> Rows:
+        """Gathered segmented product."""
+        out = np.empty((len(segments.offsets) - 1, rows.shape[1]), np.uint64)
+        self._field(modulus).product(
+            np.ascontiguousarray(rows), segments.index, segments.offsets, segments.order,
+            segments.squarings, segments.prefixes, out,
+        )  # fmt: skip
+        return out if segments.then is None else self._product(modulus, out, segments.then)
 
-        Of segments of one length: with `squarings`, products are squared so many times before
-        each further factor; with `prefixes`, those of all prefixes of a segment are multiplied.
-        """
-        field = self._field(modulus)
-        rows = np.ascontiguousarray(rows)
+    def _segments(self, index: Index, offsets: Index) -> _Segments:
+        """Segments of any lengths; long ones of a few are cut into pieces first."""
         lengths = np.diff(offsets)
         total = int(lengths.sum())
         # Pieces enough for all lanes of all cores, of eight factors at least.
         piece = max(8, -(-total // (4 * self._lanes * self._workers)))
         pieces = -(-lengths // piece)
-        if not (squarings or prefixes) and len(lengths) and pieces.max() > 1:
-            cuts = np.repeat(offsets[:-1], pieces) + piece * _ranks(pieces)
-            cuts = np.append(cuts, offsets[-1])
-            # A piece ends where the next one of its segment begins, or its segment does.
-            partial = self._product(modulus, rows, index, cuts)
+        then = None
+        if len(lengths) and pieces.max() > 1:
             ends = np.concatenate([[0], np.cumsum(pieces)])
-            return self._product(modulus, partial, np.arange(len(partial)), ends)
-        out = np.empty((len(lengths), rows.shape[1]), np.uint64)
+            then = self._segments(np.arange(ends[-1]), ends)
+            # A piece ends where the next one of its segment begins, or its segment does.
+            cuts = np.repeat(offsets[:-1], pieces) + piece * _ranks(pieces)
+            offsets = np.append(cuts, offsets[-1])
+            lengths = np.diff(offsets)
         order = np.argsort(-lengths, kind="stable")
-        index = np.ascontiguousarray(index, np.int64)
-        offsets = np.ascontiguousarray(offsets, np.int64)
-        field.product(rows, index, offsets, order, squarings, prefixes, out)
-        return out
+        index, offsets = (np.ascontiguousarray(x, np.int64) for x in (index, offsets))
+        return _Segments(index, offsets, order, then=then)
 
-    def _multi_pow(self, modulus: Modulus, bases: Rows, exponents: Any, bits: int) -> Rows:
-        """``out[g * m + j] = prod_i bases[g, i] ** exponents[i, j]`` for short exponents."""
-        r, n, _ = bases.shape
-        m = exponents.shape[1]
+    def _digits(self, exponents: Any, bits: int) -> tuple[Index, int, bool]:
+        """``(m * positions, n)`` digits of ``(n, m)`` exponents, their bits, whether by buckets."""
+        n, m = exponents.shape
         buckets, window, _ = kernels.multi_pow_plan(n, m, bits)
-        positions = -(-bits // window)
-        shifts = np.arange(positions, dtype=np.uint64) * np.uint64(window)
+        shifts = np.arange(0, bits, window, dtype=np.uint64)
         digits = exponents.T[:, None, :] >> shifts[None, :, None] & np.uint64((1 << window) - 1)
-        digits = digits.astype(np.int64).reshape(m * positions, n)
-        method = self._by_buckets if buckets else self._by_tables
-        powers = method(modulus, bases, digits, window)
-        # The highest digit first.
-        index = np.arange(r * m * positions).reshape(r * m, positions)[:, ::-1]
-        offsets = np.arange(r * m + 1) * positions
-        return self._product(modulus, powers, index.ravel(), offsets, squarings=window)
+        return digits.astype(np.int64).reshape(m * len(shifts), n), window, buckets
 
-    def _by_tables(self, modulus: Modulus, bases: Rows, digits: Index, window: int) -> Rows:
-        """``out[g, s] = prod_i bases[g, i] ** digits[s, i]``, flat: Straus' tables."""
-        r, n, row = bases.shape
-        table = self._powers(modulus, bases.reshape(r * n, row), window)
-        index = (np.arange(r * n, dtype=np.int64) << window).reshape(r, 1, n) + digits
-        offsets = np.arange(r * len(digits) + 1, dtype=np.int64) * n
-        return self._product(modulus, table, index.ravel(), offsets)
+    def _by_tables(self, r: int, digits: Index, window: int) -> _Sums:
+        """``out[g, s] = prod_i bases[g, i] ** digits[s, i]`` for r rows g, flat: Straus' tables."""
+        sums, n = digits.shape
+        index = (np.arange(r * n) << window).reshape(r, 1, n) + digits
+        return _Sums(window, (self._segments(index.ravel(), np.arange(r * sums + 1) * n),))
 
-    def _by_buckets(self, modulus: Modulus, bases: Rows, digits: Index, window: int) -> Rows:
+    def _by_buckets(self, r: int, digits: Index, window: int) -> _Sums:
         """As `_by_tables`, by the products of the rows that have one digit in common."""
-        r, n, row = bases.shape
-        sums = len(digits)
-        order = np.argsort(digits, axis=1, kind="stable")
-        index = (np.arange(r, dtype=np.int64) * n)[:, None, None] + order
-        cells = digits + (np.arange(sums, dtype=np.int64)[:, None] << window)
+        sums, n = digits.shape
+        index = (np.arange(r) * n)[:, None, None] + np.argsort(digits, axis=1, kind="stable")
+        cells = digits + (np.arange(sums)[:, None] << window)
         counts = np.tile(np.bincount(cells.ravel(), minlength=sums << window), r)
-        offsets = np.concatenate([[0], np.cumsum(counts)])
-        filled = self._product(modulus, bases.reshape(r * n, row), index.ravel(), offsets)
+        filled = self._segments(index.ravel(), np.concatenate([[0], np.cumsum(counts)]))
         # The largest digit first, and no zero: prefixes raise each bucket to its digit.
         index = np.arange(r * sums << window).reshape(r * sums, -1)[:, :0:-1]
-        offsets = np.arange(r * sums + 1) * ((1 << window) - 1)
-        return self._product(modulus, filled, index.ravel(), offsets, prefixes=True)
+        return _Sums(None, (filled, _side_by_side(index, prefixes=True)))
+
+    def _digit_sums(self, modulus: Modulus, bases: Rows, plan: _Sums) -> Rows:
+        rows = bases.reshape(-1, bases.shape[2])
+        if plan.window is not None:
+            rows = self._powers(modulus, rows, plan.window)
+        for segments in plan.products:
+            rows = self._product(modulus, rows, segments)
+        return rows
 
     def _powers(self, modulus: Modulus, rows: Rows, window: int) -> Rows:
         """``(n << window, row)``: row ``i << window | d`` is ``rows[i] ** d``."""
@@ -617,6 +644,14 @@ class NativeBackend(CpuBackend):
             inverses[even:] = result[even // 2 :]
             result = inverses
         return result
+
+
+def _side_by_side(index: Index, *, squarings: int = 0, prefixes: bool = False) -> _Segments:
+    """Segments of one length: the rows of an index."""
+    rows, length = index.shape
+    index = np.ascontiguousarray(index.ravel())
+    order, offsets = np.arange(rows), np.arange(rows + 1) * length
+    return _Segments(index, offsets, order, squarings, prefixes)
 
 
 def _pow_products(bits: int, window: int) -> int:
