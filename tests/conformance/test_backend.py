@@ -30,7 +30,8 @@ from residue.backends._protocol import (
     SupportsPowVar,
 )
 from residue.backends._rows import multi_pow_rows
-from residue.errors import BackendError
+from residue.backends._squares import binomials, logarithms, reduce
+from residue.errors import BackendError, CorruptResult
 from residue.owner import Owner, OwnerBackend
 from residue_sim.board import Board, InProcess
 from residue_sim.card_model import ModelBoard
@@ -380,6 +381,77 @@ def test_multi_pow_var(
     assert _down(backend, result) == expected
     none = backend.multi_pow_var(_up(backend, small, []), np.zeros((0, 2), np.int64), bits)
     assert _down(backend, none) == [1, 1]
+
+
+# --- squares ------------------------------------------------------------------------------------
+
+
+def _square(backend: Backend, bits: int) -> tuple[int, Modulus]:
+    root = math.prod(_factors(bits))
+    return root, backend.register(root**2)
+
+
+@pytest.mark.parametrize("bits", [66, 256, 512])
+def test_binomials(backend: Backend, bits: int) -> None:
+    root, modulus = _square(backend, bits)
+    rng = random.Random(bits)
+    top = 1 << 63
+    m = [0, 1, -1, top - 1, -top, *(rng.randrange(-top, top) for _ in range(9))]
+    for values in (np.array(m), np.array([*m, root - 1, 3 * root + 1, -root], dtype=object)):
+        array = binomials(backend, modulus, values)
+        assert _down(backend, array) == [(1 + v * root) % root**2 for v in values.tolist()]
+        assert _down(backend, backend.mul(array, array)) == [
+            (1 + 2 * v * root) % root**2 for v in values.tolist()
+        ]
+    assert len(binomials(backend, modulus, np.zeros(0, np.int64))) == 0
+
+
+@pytest.mark.parametrize("bits", [66, 256, 512])
+def test_reduce(backend: Backend, bits: int, small: Modulus) -> None:
+    """Numbers of one limb, of those of the modulus, of its square, and of more."""
+    _, modulus = _square(backend, bits)
+    value, limbs = modulus.value, modulus.limbs
+    for width in (1, limbs, 2 * limbs, 2 * limbs + 3):
+        rng = random.Random(width)
+        top = (1 << 64 * width) - 1
+        xs = [0, 1, top, top - 1, *(rng.randrange(top) for _ in range(20))]
+        xs += [x for x in (value - 1, value, value + 1, value**2 - 1, value**2) if x <= top]
+        arrays = reduce(backend, [modulus, small, modulus], _limbs(xs, width))
+        for array, m in zip(arrays, (modulus, small, modulus), strict=True):
+            assert array.modulus == m
+            assert _down(backend, array) == [x % m.value for x in xs]
+    assert len(reduce(backend, [modulus], np.zeros((0, 3), np.uint64))[0]) == 0
+
+
+@pytest.mark.parametrize("bits", [66, 256, 512])
+def test_logarithms(backend: Backend, bits: int) -> None:
+    root, modulus = _square(backend, bits)
+    rng = random.Random(bits)
+    m = [0, 1, root - 1, *(rng.randrange(root) for _ in range(18))]
+    array = binomials(backend, modulus, np.array(m, dtype=object))
+    found = logarithms(backend, array)
+    assert found.shape == (len(m), -(-bits // 64))
+    assert [int(v) for v in from_limbs(found)] == m
+    for wrong in (0, 2, root, root + 2, root - 1, root**2 - 1):
+        residues = [(1 + v * root) % root**2 for v in m]
+        residues[-1] = wrong
+        with pytest.raises(CorruptResult, match="nothing was released"):
+            logarithms(backend, _up(backend, modulus, residues))
+
+
+def test_bad_squares(backend: Backend, small: Modulus) -> None:
+    _, modulus = _square(backend, 256)
+    for numbers in (np.zeros(2), np.zeros((2, 2), np.int64), np.zeros(2, np.int32)):
+        with pytest.raises(BackendError, match="numbers must be"):
+            binomials(backend, modulus, numbers)
+    bad: list[Any] = [
+        np.zeros((2, 3), np.int64),
+        np.zeros(3, np.uint64),
+        np.zeros((2, 0), np.uint64),
+    ]
+    for values in bad:
+        with pytest.raises(BackendError, match="integers must be"):
+            reduce(backend, [small], values)
 
 
 @pytest.mark.parametrize("bits", [1, 200, pytest.param(4500, marks=pytest.mark.full)])

@@ -90,6 +90,17 @@ int main(int argc, char** argv) {
   std::vector<u64> table(out.size() << 2);
   kernel->powers(moduli, {a.data(), rows}, 2, table.data(), rows);
   sum += sum_of(table);
+  if (squared) {
+    std::vector<std::int64_t> numbers(rows);
+    for (std::int64_t& number : numbers) number = static_cast<std::int64_t>(next());
+    VALGRIND_MAKE_MEM_UNDEFINED(numbers.data(), numbers.size() * sizeof(std::int64_t));
+    kernel->binomials(moduli, numbers.data(), {b.data(), rows}, out.data(), rows);
+    sum += sum_of(out);
+    kernel->weighted_sum(moduli, a.data(), 0, {b.data(), 2}, {b.data(), 1}, out.data(), rows);
+    sum += sum_of(out);
+    kernel->pairs(moduli, {a.data(), rows}, out.data(), rows);
+    sum += sum_of(out);
+  }
   std::printf("%llu\n", static_cast<unsigned long long>(sum));
   return 0;
 }

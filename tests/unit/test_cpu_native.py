@@ -123,6 +123,40 @@ class Kernel:
         self.field.leave(out, limbs)
         assert [int(v) for v in from_limbs(limbs)] == [x % n for x in xs]
 
+    def check_squares(self) -> None:
+        """Binomials, sums of weighted parts and logarithms."""
+        rng = random.Random(self.n)
+        n, r = self.modulus, self.r
+        most = (1 << 63) - 1
+        numbers = [0, 1, -1, most, -most - 1, *(rng.randrange(-most, most) for _ in range(6))]
+        out = self.rows([0] * len(numbers))
+        self.field.binomials(np.array(numbers), out)
+        assert [v % n for v in self.values(out)] == [(1 + m * self.n) * r % n for m in numbers]
+
+        ms = [m % self.n for m in numbers]
+        self.field.enter(to_limbs([mpz(1 + m * self.n) for m in ms], self.limbs), out)
+        found = np.empty((len(ms), self.limbs), np.uint64)
+        assert self.field.logarithms(out, found)
+        assert [int(m) for m in from_limbs(found)] == ms
+        for wrong in (0, 2, self.n, self.n + 2):
+            values = [mpz(1)] * (len(ms) - 1) + [mpz(wrong)]
+            self.field.enter(to_limbs(values, self.limbs), out)
+            assert not self.field.logarithms(out, found)
+
+        words = (n.bit_length() - 1) // 64
+        for parts in (1, 2, 3):
+            weights = [4 * self.n**2 - 1, *(rng.randrange(4 * self.n**2) for _ in range(parts - 1))]
+            rows = self.rows(weights)
+            weights = self.values(rows)
+            top = (1 << 64 * words * parts) - 1
+            xs = [0, 1, top, *(rng.randrange(top) for _ in range(7)), top]
+            limbs = to_limbs([mpz(x) for x in xs], words * parts)
+            self.field.weighted_sum(limbs, words, rows, out)
+            mask = (1 << 64 * words) - 1
+            assert [v % n for v in self.values(out)] == [
+                sum((x >> 64 * words * i & mask) * w for i, w in enumerate(weights)) % n for x in xs
+            ]
+
     def check_edges(self, *, few: int = 1) -> None:
         """`check` on every `few`-th pair of edges; of pairs, each edge beside another one."""
         values = edges(self.n)
@@ -167,7 +201,9 @@ def test_edges(module: ModuleType, bits: int) -> None:
             few = 1 if module is native else 1 + bits // 256
             Kernel(module, name, n).check_edges(few=few)
             if bits <= 3072:
-                Kernel(module, name, n, squared=True).check_edges(few=8 * few + 1)
+                kernel = Kernel(module, name, n, squared=True)
+                kernel.check_edges(few=8 * few + 1)
+                kernel.check_squares()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -189,7 +225,9 @@ def test_emulated_intrinsics(emulating: ModuleType, bits: int) -> None:
     for n in moduli(bits):
         Kernel(emulating, "avx512ifma", n).check_edges()
         if bits <= 3072:
-            Kernel(emulating, "avx512ifma", n, squared=True).check_edges(few=9)
+            kernel = Kernel(emulating, "avx512ifma", n, squared=True)
+            kernel.check_edges(few=9)
+            kernel.check_squares()
 
 
 def test_a_broken_bound_is_noticed(compiled: Callable[..., Path], tmp_path: Path) -> None:
@@ -244,13 +282,25 @@ MUTANTS = [
     ("half-of-the-middle", "pairs.hpp", "  add_product<V>(a + K * L, b, K, s);\n", ""),
     ("the-middle-of-a-square-once", "pairs.hpp", "  add_words<V>(s, s, 2 * K, 2 * K, s);\n", ""),
     ("n-in-the-low-half-is-lost", "pairs.hpp",
-     "V::both(make_less(f, pair), V::all(1));", "V::both(make_less(f, pair), V::all(0));"),
+     "V::both(make_less(f, out), V::all(1));", "V::both(make_less(f, out), V::all(0));"),
     ("the-high-half-is-not-canonical", "pairs.hpp", "  make_less(f, high);\n", ""),
     ("n-itself-is-canonical", "montgomery.hpp", "borrow = V::shift_right(x, 63);",
      "borrow = V::all(1);"),
     ("lanes-of-the-first-row", "batch.hpp", "rows + (i < count ? i : count - 1) * row",
      "rows + (first < count ? first : count - 1) * row"),
     ("one-square-too-few", "batch.hpp", "time < times", "time + 1 < times"),
+    ("binomials-without-their-one", "pairs.hpp",
+     "  V::store(t, V::add(V::load(t), V::all(1)));\n", ""),
+    ("negative-numbers-stay-so", "batch.hpp",
+     "V::both(V::load(f.n + k * L), V::load(negative))", "V::all(0)"),
+    ("signs-that-do-not-reach-the-top", "batch.hpp", "value >> (shift < 63 ? shift : 63)",
+     "shift < 64 ? value >> shift : 0"),
+    ("sums-that-do-not-carry", "batch.hpp",
+     "      carry_digits(f, sum.lanes, f.digits, sum.lanes);\n", ""),
+    ("one-weight-for-all-parts", "batch.hpp", "weights.digits + t * m.row", "weights.digits"),
+    ("logarithms-of-anything", "module.cpp", "other |= pair[0] ^ 1;", ""),
+    ("logarithms-of-small-residues", "module.cpp",
+     "for (std::size_t k = 1; k < half; ++k) other |= pair[k];", ""),
 ]  # fmt: skip
 
 _CHECKS = """
@@ -265,7 +315,9 @@ for name in module.kernels():
         for n in moduli(bits):
             Kernel(module, name, n).check_edges(few=8)
             if bits <= 3072:
-                Kernel(module, name, n, squared=True).check_edges(few=29)
+                kernel = Kernel(module, name, n, squared=True)
+                kernel.check_edges(few=29)
+                kernel.check_squares()
 print("right")
 """
 
@@ -351,6 +403,7 @@ import numpy as np
 from gmpy2 import mpz
 from conftest import load_native
 from pathlib import Path
+from gmpy2 import isqrt
 from residue._limbs import from_limbs, to_limbs
 from residue.backends._cpu_native import NativeBackend
 module = load_native(Path({module!r}))
@@ -380,6 +433,14 @@ for name in module.kernels():
             want = want * xs[i] % n
         assert got == [1, xs[0], want]
         assert down(backend.multi_pow(a, np.arange(38).reshape(19, 2), 6)) is not None
+        wide = to_limbs([mpz(x * y) for x, y in zip(xs, reversed(xs))], 2 * modulus.limbs)
+        assert down(backend.reduce([modulus], wide)[0]) == [
+            x * y % n for x, y in zip(xs, reversed(xs))]
+        if bits % 2 == 0:
+            powers = backend.binomials(modulus, np.arange(-9, 10))
+            root = int(isqrt(n))
+            assert down(powers) == [(1 + m * root) % n for m in range(-9, 10)]
+            assert from_limbs(backend.logarithms(powers)) == [m % root for m in range(-9, 10)]
         backend.close()
 print("clean")
 """
@@ -501,6 +562,32 @@ def test_the_module_checks_shapes() -> None:
             wrong()
     with pytest.raises(TypeError):
         field.multiply(rows.astype(np.float64), rows, out)
+
+
+def test_the_module_checks_shapes_of_squares() -> None:
+    n = moduli(512)[3]
+    plain = Kernel(native, available_kernels()[-2], n)
+    kernel = Kernel(native, available_kernels()[-2], n, squared=True)
+    field, rows = kernel.field, kernel.rows([1, 2, 3])
+    out, limbs = np.empty_like(rows), np.ones((3, 30), np.uint64)
+    misuses: list[Callable[[], object]] = [
+        lambda: plain.field.binomials(np.arange(3), plain.rows([1, 2, 3])),
+        lambda: field.binomials(np.arange(2), out),
+        lambda: field.binomials(np.arange(6).reshape(3, 2), out),
+        lambda: plain.field.weighted_sum(limbs, 10, plain.rows([1, 2, 3]), plain.rows([1, 2, 3])),
+        lambda: field.weighted_sum(limbs[:2], 10, rows, out),
+        lambda: field.weighted_sum(limbs, 9, rows, out),  # a part is left over
+        lambda: field.weighted_sum(limbs, 15, rows, out),  # a weight is
+        lambda: field.weighted_sum(limbs, 8, kernel.rows([1, 2, 3, 4]), out),
+        lambda: field.weighted_sum(limbs, 10, rows[:0], out),
+        lambda: plain.field.logarithms(plain.rows([1]), limbs[:1]),
+        lambda: field.logarithms(rows, limbs[:2]),
+    ]
+    for wrong in misuses:
+        with pytest.raises(ValueError, match=r"."):
+            wrong()
+    with pytest.raises(TypeError):
+        field.binomials(np.arange(3.0), out)
 
 
 def test_constants_must_be_of_one_kind() -> None:

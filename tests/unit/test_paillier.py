@@ -7,6 +7,7 @@ import inspect
 import os
 import pickle
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import gmpy2
@@ -15,7 +16,9 @@ import pytest
 
 import residue
 from residue._limbs import from_limbs
+from residue.backends import _squares
 from residue.backends._cpu import CpuArray, CpuBackend
+from residue.backends._cpu_native import NativeBackend, open_cpu
 from residue.errors import (
     BackendError,
     CorruptResult,
@@ -633,6 +636,58 @@ def test_line6_a_fault_in_either_half_releases_nothing(keys: Keys, call: int, el
         sk.to(faulty).decrypt(c.to(faulty))
     with pytest.raises(CorruptResult, match="nothing was released"):
         sk.to(Faulty(call, element)).encrypt(np.arange(8), scheme="classic")
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_line6_a_fault_in_a_reduction_releases_nothing(
+    keys: Keys, call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of either half, in either of its two computations."""
+    backend = open_cpu(workers=1)
+    if not isinstance(backend, NativeBackend):
+        pytest.skip("no native kernels here")
+    pk, sk = keys[0].to(backend), keys[1].to(backend)
+    assert sk.decrypt(pk.encrypt(np.arange(8))).tolist() == list(range(8))
+    calls = 0
+    original = NativeBackend._sum_of_parts
+
+    def faulty(self: NativeBackend, *arguments: Any) -> Any:
+        nonlocal calls
+        rows = original(self, *arguments)
+        calls += 1
+        if calls == call:
+            rows[3, 1] ^= np.uint64(1 << 5)
+        return rows
+
+    monkeypatch.setattr(NativeBackend, "_sum_of_parts", faulty)
+    with pytest.raises(CorruptResult, match="a reduction failed"):
+        sk.decrypt(pk.encrypt(np.arange(8)))
+
+
+def test_line6_a_fault_in_a_division_releases_nothing(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pk, sk = keys
+
+    def faulty(x: Any, y: Any) -> tuple[Any, Any]:
+        quotient, remainder = gmpy2.f_divmod(x, y)
+        return quotient, remainder ^ 1 << 100
+
+    c = pk.encrypt(np.arange(8)).to(CpuBackend(workers=1))
+    monkeypatch.setattr(_squares, "gmpy2", SimpleNamespace(f_divmod=faulty, isqrt=gmpy2.isqrt))
+    with pytest.raises(CorruptResult, match="a reduction failed"):
+        sk.to(c.backend).decrypt(c)
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_line6_a_fault_in_the_recombination_releases_nothing(keys: Keys, half: int) -> None:
+    pk, sk = keys
+    other = sk.to(pk.backend)
+    weights = list(other._weights)
+    weights[half] += 1 << 90
+    other._weights = tuple(weights)
+    with pytest.raises(CorruptResult, match="a CRT recombination failed"):
+        other.decrypt(pk.encrypt(np.arange(1, 9)))
 
 
 def test_line6_a_ciphertext_that_shares_a_factor_releases_nothing(keys: Keys) -> None:

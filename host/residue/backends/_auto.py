@@ -33,6 +33,7 @@ from residue.backends._squares import (
     reduce,
     uploaded,
 )
+from residue.backends._validate import check_numbers
 from residue.card._memory import DeviceMemoryError
 from residue.errors import BackendError, CorruptResult, DeviceError
 
@@ -288,6 +289,7 @@ class AutoBackend:
 
     def binomials(self, modulus: Modulus, m: NDArray[np.int64]) -> AutoArray:
         """``1 + m[i] n`` modulo ``n n``."""
+        check_numbers(m)
         with self._lock:
             if self._is_for_cpu(modulus):
                 return self._wrap(self._cpu, binomials(self._cpu, modulus, m), None)

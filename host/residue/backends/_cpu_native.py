@@ -30,6 +30,7 @@ from residue.backends._validate import (
     check_exponents,
     check_index,
     check_limbs,
+    check_numbers,
     check_offsets,
     check_pow_moduli,
     check_residues,
@@ -358,6 +359,7 @@ class NativeBackend(CpuBackend):
     def binomials(self, modulus: Modulus, m: Index) -> Any:
         """``1 + m[i] n`` modulo ``n n``."""
         self._check_open()
+        check_numbers(m)
         if not self._squared(modulus):
             return self.upload(modulus, binomial_limbs(modulus, m))
         with self._count("binomials", modulus, len(m), 2 * len(m)):

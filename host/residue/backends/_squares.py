@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import gmpy2
-import numpy as np
 from gmpy2 import mpz
 from numpy.typing import NDArray
 
 from residue._limbs import from_limbs, to_limbs
 from residue.backends._protocol import Backend, Limbs, Modulus, ResidueArray, SupportsSquares
+from residue.backends._validate import check_limbs, check_numbers
 from residue.errors import CorruptResult
 
 __all__ = [
@@ -31,8 +31,10 @@ __all__ = [
 
 def binomials(backend: Backend, modulus: Modulus, m: NDArray[Any]) -> ResidueArray:
     """As `SupportsSquares.binomials`, on any backend; `m` may be integers in an object array."""
-    if m.dtype == np.int64 and isinstance(backend, SupportsSquares):
-        return backend.binomials(modulus, m)
+    if m.dtype != object:
+        check_numbers(m)
+        if isinstance(backend, SupportsSquares):
+            return backend.binomials(modulus, m)
     return backend.upload(modulus, binomial_limbs(modulus, m))
 
 
@@ -45,6 +47,7 @@ def reduce(backend: Backend, moduli: Sequence[Modulus], values: Limbs) -> list[R
 
 def uploaded(backend: Backend, moduli: Sequence[Modulus], values: Limbs) -> list[ResidueArray]:
     """As `reduce`, by GMP's integers; each division is multiplied back."""
+    check_limbs(values, "integers")
     numbers = from_limbs(values)
     return [backend.upload(modulus, _reduced(modulus, numbers)) for modulus in moduli]
 

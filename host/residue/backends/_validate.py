@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ __all__ = [
     "check_index",
     "check_limbs",
     "check_modulus",
+    "check_numbers",
     "check_offsets",
     "check_pow_moduli",
     "check_residues",
@@ -127,6 +129,13 @@ def broadcast_length(a: int, b: int) -> int:
     raise BackendError(f"arrays of {a} and {b} residues do not broadcast")
 
 
+def check_numbers(m: NDArray[Any]) -> None:
+    """Raise `BackendError` unless `m` is ``(k,) int64``."""
+    if m.dtype != np.int64 or m.ndim != 1:
+        raise BackendError(f"numbers must be (k,) int64, not {m.dtype} {m.shape}")
+
+
 def check_limbs(values: Limbs, what: str) -> None:
+    """Raise `BackendError` unless `values` are ``(n, limbs) uint64``."""
     if values.dtype != np.uint64 or values.ndim != 2 or not values.shape[1]:
         raise BackendError(f"{what} must be (n, limbs) uint64, not {values.dtype} {values.shape}")
