@@ -138,7 +138,7 @@ class Kernel:
         found = np.empty((len(ms), self.limbs), np.uint64)
         assert self.field.logarithms(out, found)
         assert [int(m) for m in from_limbs(found)] == ms
-        for wrong in (0, 2, self.n, self.n + 2):
+        for wrong in (0, 2, self.n, self.n + 2, 1 | 1 << 60):
             values = [mpz(1)] * (len(ms) - 1) + [mpz(wrong)]
             self.field.enter(to_limbs(values, self.limbs), out)
             assert not self.field.logarithms(out, found)
