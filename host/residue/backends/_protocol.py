@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -76,8 +76,9 @@ class OperationStats:
 
     def add(self, other: OperationStats) -> None:
         """Add what the same operation has cost elsewhere."""
-        for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+        mine = vars(self)
+        for name, cost in vars(other).items():
+            mine[name] += cost
 
 
 @runtime_checkable

@@ -324,7 +324,7 @@ class Field {
 
  private:
   static constexpr unsigned kMaxWindow = 6, kMaxTable = 16;
-  static constexpr std::size_t kPieces = 8;           // of a thread, at most
+  static constexpr std::size_t kPieces = 32;          // of a thread, at most
   static constexpr std::size_t kLeastPiece = 16'000;  // products of digits in a lane: some 5 us
 
   static void erase(std::vector<u64>& words) {
@@ -366,7 +366,7 @@ class Field {
     const std::size_t cost = groups * products * layout_.digits * layout_.digits;
     const std::size_t pieces =
         std::min({groups, kPieces * pool_->threads(), cost / kLeastPiece});
-    if (pieces < 2) {
+    if (pieces < 2 || pool_->threads() < 2) {
       if (rows != 0) work(0, rows);
       return;
     }
