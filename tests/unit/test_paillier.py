@@ -610,18 +610,20 @@ def test_line5_packing_refuses_to_exceed_its_budget(keys: Keys, others: Keys) ->
 
 
 class Faulty(CpuBackend):
-    """A device whose nth power comes out wrong in one bit."""
+    """A device whose nth power comes out wrong: in one bit, or by a summand."""
 
-    def __init__(self, call: int, element: int) -> None:
+    def __init__(self, call: int, element: int, summand: int | None = None) -> None:
         super().__init__(workers=1)
-        self.calls, self.call, self.element = 0, call, element
+        self.calls, self.call, self.element, self.summand = 0, call, element, summand
 
     def pow(self, a: Any, exponents: Any, bits: int) -> CpuArray:
         result = super().pow(a, exponents, bits)
         self.calls += 1
         if self.calls == self.call:
             values = list(result._values)
-            values[self.element] ^= 1 << 100
+            value = values[self.element]
+            faulty = value ^ 1 << 100 if self.summand is None else value + self.summand
+            values[self.element] = faulty % result.modulus.value
             result = CpuArray(result.modulus, values)
         return result
 
@@ -636,6 +638,44 @@ def test_line6_a_fault_in_either_half_releases_nothing(keys: Keys, call: int, el
         sk.to(faulty).decrypt(c.to(faulty))
     with pytest.raises(CorruptResult, match="nothing was released"):
         sk.to(Faulty(call, element)).encrypt(np.arange(8), scheme="classic")
+
+
+@pytest.mark.parametrize("call", [1, 2])
+@pytest.mark.parametrize("element", [0, 7, 8])
+def test_line6_a_fault_that_is_a_multiple_of_the_prime_releases_nothing(
+    keys: Keys, call: int, element: int
+) -> None:
+    """Powers stay 1, or s, modulo the prime, as those kept in parts may; 8: of the product."""
+    pk, sk = keys
+    faulty = Faulty(call, element, sk.primes[call - 1] << 9)
+    with pytest.raises(CorruptResult, match="a power failed its check; nothing was released"):
+        sk.to(faulty).decrypt(pk.encrypt(np.arange(8)).to(faulty))
+    faulty = Faulty(call, element, sk.primes[call - 1] << 9)
+    with pytest.raises(CorruptResult, match="an encryption failed its check"):
+        sk.to(faulty).encrypt(np.arange(8), scheme="classic")
+
+
+def test_line6_a_fault_in_half_of_a_pair_releases_nothing(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second number of a pair does not show modulo the prime."""
+    backend = open_cpu(workers=1)
+    if not isinstance(backend, NativeBackend):
+        pytest.skip("no native kernels here")
+    pk, sk = keys[0].to(backend), keys[1].to(backend)
+    bits = sk.primes[0].bit_length()
+    digits, _ = backend._native.layout(backend._kernel, bits, True)
+    original = NativeBackend.pow
+
+    def faulty(self: NativeBackend, *arguments: Any) -> Any:
+        powers = original(self, *arguments)
+        powers.rows[3, digits // 2 + 1] ^= np.uint64(1 << 5)
+        return powers
+
+    c = pk.encrypt(np.arange(8))
+    monkeypatch.setattr(NativeBackend, "pow", faulty)
+    with pytest.raises(CorruptResult, match="a power failed its check"):
+        sk.decrypt(c)
 
 
 @pytest.mark.parametrize("call", [1, 2, 3, 4])

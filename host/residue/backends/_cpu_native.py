@@ -332,8 +332,8 @@ class NativeBackend(CpuBackend):
                     plans = {k: method(k, digits, window) for k in {len(g) for g in groups}}
                     sums = [self._digit_sums(modulus, g, plans[len(g)]) for g in groups]
                     # The highest digit first.
-                    order = np.arange(r * len(digits)).reshape(r * m, -1)[:, ::-1]
-                    horner = _side_by_side(order, squarings=window)
+                    order = np.arange(r * len(digits)).reshape(r * m, -(-(bits + 1) // window))
+                    horner = _side_by_side(order[:, ::-1], squarings=window)
                     powers = self._product(modulus, np.concatenate(sums), horner)
                     result = self._multiply(modulus, result, powers)
                 return NativeArray(modulus, result)

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, NoReturn
 
 import gmpy2
+import numpy as np
 from gmpy2 import mpz
 from numpy.typing import NDArray
 
@@ -443,23 +444,34 @@ class _Half:
     def logarithms_var(self, ciphertexts: ResidueArray) -> list[mpz]:
         """L(c**(p - 1) mod p**2) of ciphertexts modulo p**2: their plaintexts times -q modulo p.
 
-        c**(p - 1) mod p**2 is 1 modulo p by Fermat's theorem whenever it was computed right; a
-        fault in the power leaves another residue with probability 1 - 1/p. So L's division is
-        exact or the result is refused.
+        c**(p - 1) mod p**2 is 1 modulo p by Fermat's theorem whenever it was computed right, so
+        that L's division is exact or the result is refused. A fault may leave that as it is where
+        residues are kept in parts; so the product of all ciphertexts goes with them, and its
+        logarithm must be the sum of theirs.
         """
         powers = self._power(ciphertexts, self.prime - 1)
-        return from_limbs(logarithms(self._public_key.backend, powers))
+        *results, total = from_limbs(logarithms(self._public_key.backend, powers))
+        if (sum(results) - total) % self.prime:
+            raise CorruptResult("a power failed its check; nothing was released")
+        return results
 
     def residues(self, count: int) -> list[mpz]:
-        """Uniform n-th residues modulo p**2; s**p = s mod p checks each."""
+        """Uniform n-th residues modulo p**2; s**p = s mod p, and their product, check them."""
         roots = random_units(count, int(self.prime))
         backend = self._public_key.backend
         array = backend.upload(self.modulus, to_limbs(roots, self.modulus.limbs))
-        powers = from_limbs(backend.download(self._power(array, self.prime)))
-        if any(power % self.prime != s for power, s in zip(powers, roots, strict=True)):
+        *powers, whole = from_limbs(backend.download(self._power(array, self.prime)))
+        product = mpz(1)
+        for power in powers:
+            product = product * power % self.square
+        wrong = any((power - s) % self.prime for power, s in zip(powers, roots, strict=True))
+        if wrong or product != whole:
             raise CorruptResult("an encryption failed its check; nothing was released")
         return powers
 
     def _power(self, values: ResidueArray, exponent: mpz) -> ResidueArray:
-        bits = self.prime.bit_length()
-        return self._public_key.backend.pow(values, to_limbs([exponent], -(-bits // 64)), bits)
+        """Powers of the values, then that of their product."""
+        backend, bits, n = self._public_key.backend, self.prime.bit_length(), len(values)
+        product = backend.prod(values, np.arange(n), np.array([0, n]))
+        values = backend.concat([values, product])
+        return backend.pow(values, to_limbs([exponent], -(-bits // 64)), bits)
