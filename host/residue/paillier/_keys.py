@@ -366,13 +366,13 @@ class PrivateKey:
         n, limit = mpz(self._public_key.n), self._public_key.max_mantissa
         p, q = (half.prime for half in self._halves)
         reduced = reduce(self.backend, [half.modulus for half in self._halves], ciphertexts)
-        u, v = (half.logarithms_var(c) for half, c in zip(self._halves, reduced, strict=True))
+        logs = [half.logarithms_var(c) for half, c in zip(self._halves, reduced, strict=True)]
+        (*u, u_all), (*v, v_all) = logs
         a, b = self._weights
         results = [(x * a + y * b) % n for x, y in zip(u, v, strict=True)]
-        wrong = [(m * q + x) % p for m, x in zip(results, u, strict=True)]
-        wrong += [(m * p + y) % q for m, y in zip(results, v, strict=True)]
-        if any(wrong):
-            raise CorruptResult("a CRT recombination failed its check; nothing was released")
+        total = sum(results)
+        if (total * q + u_all) % p or (total * p + v_all) % q:
+            raise CorruptResult("a decryption failed its check; nothing was released")
         signed = [int(m if m <= limit else m - n) for m in results]
         if min(signed, default=0) < -limit:
             raise EncodingOverflow(
@@ -442,18 +442,15 @@ class _Half:
         return self._public_key.backend.register(int(self.square))
 
     def logarithms_var(self, ciphertexts: ResidueArray) -> list[mpz]:
-        """L(c**(p - 1) mod p**2) of ciphertexts modulo p**2: their plaintexts times -q modulo p.
+        """L(c**(p - 1) mod p**2) of ciphertexts modulo p**2, and last of their product.
 
-        c**(p - 1) mod p**2 is 1 modulo p by Fermat's theorem whenever it was computed right, so
-        that L's division is exact or the result is refused. A fault may leave that as it is where
-        residues are kept in parts; so the product of all ciphertexts goes with them, and its
-        logarithm must be the sum of theirs.
+        They are the plaintexts, and last the sum of all, times -q modulo p. c**(p - 1) mod p**2
+        is 1 modulo p by Fermat's theorem whenever it was computed right, so that L's division is
+        exact or the result is refused. A fault may leave that as it is where residues are kept in
+        parts: then the sum is not that of the plaintexts.
         """
         powers = self._power(ciphertexts, self.prime - 1)
-        *results, total = from_limbs(logarithms(self._public_key.backend, powers))
-        if (sum(results) - total) % self.prime:
-            raise CorruptResult("a power failed its check; nothing was released")
-        return results
+        return from_limbs(logarithms(self._public_key.backend, powers))
 
     def residues(self, count: int) -> list[mpz]:
         """Uniform n-th residues modulo p**2; s**p = s mod p, and their product, check them."""
