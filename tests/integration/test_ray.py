@@ -86,8 +86,9 @@ def test_jobs_give_the_same_model_on_two_nodes(tmp_path: Path, cluster: Any, nam
 def test_a_job_that_lost_a_node_says_so_and_goes_on_with_the_others(
     tmp_path: Path, cluster: Any
 ) -> None:
-    assert not run_all(job_of("breast_lr", {}, 4), tmp_path / "plain").errors
-    job = job_of("breast_lr", {"host": cluster.address}, 4)
+    epochs = 60  # an epoch takes less than a node's end
+    assert not run_all(job_of("breast_lr", {}, epochs), tmp_path / "plain").errors
+    job = job_of("breast_lr", {"host": cluster.address}, epochs)
     second = cluster.list_all_nodes()[1]
     killed = threading.Event()
 
