@@ -162,6 +162,7 @@ class Kernel:
         values = edges(self.n)
         if self.parts == 2:
             values = [x + 2 * self.n * y for x in values for y in (values[0], x, values[-2])]
+            self.check_squares()
         pairs = [(x, y) for x in values for y in values][::few]
         self.check([x for x, _ in pairs], [y for _, y in pairs])
 
@@ -201,9 +202,7 @@ def test_edges(module: ModuleType, bits: int) -> None:
             few = 1 if module is native else 1 + bits // 256
             Kernel(module, name, n).check_edges(few=few)
             if bits <= 3072:
-                kernel = Kernel(module, name, n, squared=True)
-                kernel.check_edges(few=8 * few + 1)
-                kernel.check_squares()
+                Kernel(module, name, n, squared=True).check_edges(few=8 * few + 1)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -225,9 +224,7 @@ def test_emulated_intrinsics(emulating: ModuleType, bits: int) -> None:
     for n in moduli(bits):
         Kernel(emulating, "avx512ifma", n).check_edges()
         if bits <= 3072:
-            kernel = Kernel(emulating, "avx512ifma", n, squared=True)
-            kernel.check_edges(few=9)
-            kernel.check_squares()
+            Kernel(emulating, "avx512ifma", n, squared=True).check_edges(few=9)
 
 
 def test_a_broken_bound_is_noticed(compiled: Callable[..., Path], tmp_path: Path) -> None:
@@ -315,9 +312,7 @@ for name in module.kernels():
         for n in moduli(bits):
             Kernel(module, name, n).check_edges(few=8)
             if bits <= 3072:
-                kernel = Kernel(module, name, n, squared=True)
-                kernel.check_edges(few=29)
-                kernel.check_squares()
+                Kernel(module, name, n, squared=True).check_edges(few=29)
 print("right")
 """
 
@@ -388,9 +383,16 @@ def test_clear_secrets_overwrites_tables() -> None:
     assert isinstance(backend, NativeBackend)
     (rows,) = [table.rows for table in backend._combs.values()]
     assert rows.any()
+    square = backend.register(n**2)
+    backend.reduce([square], np.ones((1, 2 * square.limbs), np.uint64))
+    weights = [made.rows for made in backend._constants.values() if hasattr(made, "rows")]
+    assert len(weights) == 2
+    assert all(each.any() for each in weights)
     backend.clear_secrets()
     assert not rows.any()
+    assert not any(each.any() for each in weights)
     assert not backend._combs
+    assert not backend._constants
     backend.close()
 
 

@@ -109,14 +109,20 @@ class NativeArray:
 
 
 @dataclass(frozen=True)
-class _Table:
-    """Row ``i << window | d`` is ``base ** (d << i * window)``. Erased when nobody uses it."""
+class _Erased:
+    """Rows that are overwritten when nobody uses them any more."""
 
-    window: int
     rows: Rows
 
     def __del__(self) -> None:
         self.rows.fill(0)
+
+
+@dataclass(frozen=True)
+class _Table(_Erased):
+    """Row ``i << window | d`` is ``base ** (d << i * window)``."""
+
+    window: int
 
 
 @dataclass(frozen=True)
@@ -388,7 +394,7 @@ class NativeBackend(CpuBackend):
     # --- housekeeping ---------------------------------------------------------------------------
 
     def clear_secrets(self) -> None:
-        """Forget comb tables, which are overwritten, and moduli.
+        """Forget comb tables and constants of moduli, which are overwritten.
 
         The kernels erase tables of powers themselves. Arrays are freed without being erased, as
         those of NumPy are.
@@ -453,12 +459,13 @@ class NativeBackend(CpuBackend):
         """Residues of numbers of at most three parts of `words` words, each below the modulus."""
         parts = -(-values.shape[1] // words)
 
-        def weights() -> Rows:
+        def make() -> _Erased:
             shifted = [mpz(1) << 64 * words * i for i in range(_MAX_PARTS)]
             limbs = to_limbs([w % modulus.value for w in shifted], modulus.limbs)
-            return self._enter(modulus, limbs)
+            return _Erased(self._enter(modulus, limbs))
 
-        rows = self._constant(modulus, words, weights)[:parts]
+        weights = self._constant(modulus, words, make)
+        rows = weights.rows[:parts]
         out = np.empty((len(values), rows.shape[1]), np.uint64)
         self._field(modulus).weighted_sum(np.ascontiguousarray(values), words, rows, out)
         return out
@@ -616,7 +623,7 @@ class NativeBackend(CpuBackend):
             for _ in range(-(-bits // window) - 1):
                 steps.append(self._square(modulus, steps[-1], window))
             rows = self._powers(modulus, np.concatenate(steps), window)
-            table = _Table(window, rows)
+            table = _Table(rows, window)
         with self._lock:
             self._combs[key] = table
             self._combs.move_to_end(key)

@@ -94,42 +94,41 @@ struct Batch {
   }
 
   static void multiply(const Moduli& m, Rows a, Rows b, u64* out, std::size_t n) {
+    if (a.digits == b.digits && a.count == b.count) return square(m, a, 1, out, n);
     Lanes<V> f;
     Operand x, y;
-    const bool same = a.digits == b.digits && a.count == b.count;
     for (std::size_t i = 0; i < n; i += L) {
       load_moduli(m, i, f, x);
       x.load(a.digits, a.count, m.row, a.count == 1 ? 0 : i);
-      if (same) {
-        twice(f, x.lanes, x.lanes);
-      } else {
-        y.load(b.digits, b.count, m.row, i);
-        times(f, x.lanes, y.lanes, x.lanes);
-      }
+      y.load(b.digits, b.count, m.row, i);
+      times(f, x.lanes, y.lanes, x.lanes);
+      store_rows(x.lanes, m, out, i, n);
+    }
+  }
+
+  // out[i] = what change(f, x) makes of a[i] in x.
+  template <class F>
+  static void each(const Moduli& m, Rows a, u64* out, std::size_t n, F change) {
+    Lanes<V> f;
+    Operand x;
+    for (std::size_t i = 0; i < n; i += L) {
+      load_moduli(m, i, f, x);
+      x.load(a.digits, a.count, m.row, a.count == 1 ? 0 : i);
+      change(f, x.lanes);
       store_rows(x.lanes, m, out, i, n);
     }
   }
 
   static void square(const Moduli& m, Rows a, std::size_t times, u64* out, std::size_t n) {
-    Lanes<V> f;
-    Operand x;
-    for (std::size_t i = 0; i < n; i += L) {
-      load_moduli(m, i, f, x);
-      x.load(a.digits, a.count, m.row, a.count == 1 ? 0 : i);
-      for (std::size_t time = 0; time < times; ++time) twice(f, x.lanes, x.lanes);
-      store_rows(x.lanes, m, out, i, n);
-    }
+    each(m, a, out, n, [times](const Lanes<V>& f, u64* x) {
+      for (std::size_t time = 0; time < times; ++time) twice(f, x, x);
+    });
   }
 
   static void leave(const Moduli& m, Rows a, u64* out, std::size_t n) {
-    Lanes<V> f;
-    Operand x;
-    for (std::size_t i = 0; i < n; i += L) {
-      load_moduli(m, i, f, x);
-      x.load(a.digits, a.count, m.row, a.count == 1 ? 0 : i);
-      m.squared ? leave_pairs(f, x.lanes, x.lanes) : residue::leave(f, x.lanes, x.lanes);
-      store_rows(x.lanes, m, out, i, n);
-    }
+    each(m, a, out, n, [](const Lanes<V>& f, u64* x) {
+      f.squared ? leave_pairs(f, x, x) : residue::leave(f, x, x);
+    });
   }
 
   // Bits [at, at + window) of an exponent.
@@ -322,7 +321,7 @@ struct Batch {
     }
   }
 
-  // A pair of sums of three pairs is below 6 n, and its product with one below n as if both were below 2 n.
+  // A sum of three pairs is below 6 n; times scale, below n, that is 12 n n at most, less than R n.
   static void weighted_sum(const Moduli& m, const u64* a, std::size_t stride, Rows weights,
                            Rows scale, u64* out, std::size_t n) {
     Lanes<V> f;
@@ -346,14 +345,7 @@ struct Batch {
   }
 
   static void pairs(const Moduli& m, Rows a, u64* out, std::size_t n) {
-    Lanes<V> f;
-    Operand x;
-    for (std::size_t i = 0; i < n; i += L) {
-      load_moduli(m, i, f, x);
-      x.load(a.digits, a.count, m.row, a.count == 1 ? 0 : i);
-      canonical_pair(f, x.lanes, x.lanes);
-      store_rows(x.lanes, m, out, i, n);
-    }
+    each(m, a, out, n, [](const Lanes<V>& f, u64* x) { canonical_pair(f, x, x); });
   }
 
   static constexpr unsigned kMaxWindow = 6;
