@@ -25,7 +25,7 @@ import numpy as np
 from residue_federated._data import Table
 from residue_federated._generated import credit
 from residue_federated._scratch import Scratch, column_results
-from residue_federated._workers import Workers
+from residue_federated._workers import LocalWorkers
 from residue_federated.boosting._bins import Cuts
 from residue_federated.boosting._histogram import Members, count
 from residue_federated.features._bins import Bins
@@ -36,7 +36,9 @@ from residue_federated.psi._hash import encode, fingerprints, residues_of
 _BATCH = 4096
 
 
-def pieces(rows: int, columns: int, workers: Workers) -> dict[str, Callable[[Scratch], object]]:
+def pieces(
+    rows: int, columns: int, workers: LocalWorkers
+) -> dict[str, Callable[[Scratch], object]]:
     """Name -> the work, given who does it."""
     made = credit(
         rows, columns * 5 // 4, 0, 0.02, hosts=1, host=0, scratch=Scratch(workers=workers)
@@ -81,14 +83,14 @@ def left(rows: int, columns: int) -> dict[str, float]:
         }
 
 
-def spent(workers: Workers, work: Callable[[], object]) -> tuple[float, float]:
+def spent(workers: LocalWorkers, work: Callable[[], object]) -> tuple[float, float]:
     """Seconds that something takes, and processor seconds of this process and the workers."""
     start, used = time.perf_counter(), _used(workers)
     work()
     return time.perf_counter() - start, _used(workers) - used
 
 
-def _used(workers: Workers) -> float:
+def _used(workers: LocalWorkers) -> float:
     there = (Path(f"/proc/{pid}/schedstat").read_text().split()[0] for pid in workers.pids)
     return time.process_time() + sum(map(int, there)) / 1e9
 
@@ -107,7 +109,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--turns", type=int, default=3)
     arguments = parser.parse_args()
-    workers = Workers(arguments.processes)
+    workers = LocalWorkers(arguments.processes)
     work = pieces(arguments.rows, arguments.columns, workers)
     tasks = [([n],) for n in range(arguments.processes)]
     start, _ = spent(workers, lambda: list(workers.each(np.sum, tasks)))

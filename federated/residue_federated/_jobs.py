@@ -84,8 +84,9 @@ class Party(Strict):
     environment decides, see docs/transport.md. memory_mib: a table that needs more is kept in a
     file of the party's directory while the job runs; a quarter of the machine's memory by default.
     ray: the address of a Ray cluster whose nodes, a device each, compute on ciphertexts under
-    others' keys. processes: how many worker processes a large table's plain values are worked on
-    by; one a core by default, 0 or 1 for none. None of it is seen by others.
+    others' keys, and on a large table's plain values. processes: how many processes of this machine
+    do the latter instead; without `ray` one a core by default; 0 or 1 for none. None of it is seen
+    by others.
     """
 
     name: Name

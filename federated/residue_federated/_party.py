@@ -25,7 +25,7 @@ from residue_federated._workers import Workers
 from residue_federated.audit._live import APPLIED, RECORD, Auditor
 from residue_federated.audit._record import now
 from residue_federated.errors import CheckpointError, PeerReturned
-from residue_federated.partitions import NodesBackend, open_nodes
+from residue_federated.partitions import NodesBackend, open_nodes, open_workers
 from residue_federated.transport import Door, Endpoint, Lives, Message
 
 __all__ = [
@@ -71,7 +71,8 @@ class PartyReport:
     of all components, by what they went to: ``encryption`` (operations on ciphertexts), ``waiting``
     (for messages of others, and sending) and ``other``. peak_rss_bytes: most memory of the process.
     files: SHA-256 of each file it wrote, by its path below the party's directory. nodes: what the
-    nodes have done that hold its partitions, where it has any. gradients: the
+    nodes have done that hold its partitions, where it has any: operations on ciphertexts, and tasks
+    on plain values. gradients: the
     decrypted integers of the last component that trains, only where a trace was asked for.
     unheard: parties that had not said that they are done, and were out of reach, when this one,
     done before, was started again.
@@ -197,7 +198,7 @@ def run_party(
                 return replace(report, unheard=end.again(identity, door, addresses))
             except PeerReturned as returned:
                 number = returned.life
-        workers = stack.enter_context(contextlib.closing(Workers(own.processes)))
+        workers = stack.enter_context(contextlib.closing(open_workers(own)))
         table = None
         if job.role(name) != "arbiter":
             labelled = models is None
@@ -211,7 +212,18 @@ def run_party(
             stack.callback(nodes.close)
         tally = Tally(directory, digest, RECORD, resume=resume)
         life = _Life(
-            job, name, table, backend, nodes, directory, models, progress, status, trace, tally
+            job,
+            name,
+            table,
+            backend,
+            nodes,
+            workers,
+            directory,
+            models,
+            progress,
+            status,
+            trace,
+            tally,
         )
         door = door or opened()
         addresses = addresses if addresses is not None else meet(door.port)
@@ -252,6 +264,7 @@ class _Life:
     table: Table | None
     backend: Backend
     nodes: NodesBackend | None
+    workers: Workers
     directory: Path | None
     models: Path | None
     progress: Progress
@@ -421,7 +434,9 @@ class _Run:
         return work
 
     def _work(self) -> list[dict[str, Any]]:
-        return [] if self._life.nodes is None else self._life.nodes.work()
+        nodes, tasks = self._life.nodes, self._life.workers.done
+        work = [] if nodes is None else nodes.work()
+        return [{**node, "tasks": tasks[node["node"]]} for node in work]
 
     def _checkpoints(self, component: str, keep: int | None = 3) -> Checkpoints:
         below = None if self._directory is None else self._directory / "states" / component

@@ -42,7 +42,7 @@ _BLOCK = 1 << 20
 """Values of a table that are worked on at once, 8 MiB: sums over blocks depend on it."""
 _PARTITION = 1 << 22
 """Values of a partition, 32 MiB: of whole columns that are read from, or put into, a table on disk
-at once, and of what one worker process takes at a time."""
+at once, and of what one worker takes at a time."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Scratch:
     """Where arrays are made.
 
     most: bytes of an array that is kept in memory; None for any. directory: of the files of larger
-    ones; None for the system's temporary directory. workers: processes that work on partitions of
-    them; arrays of more than one are in memory that can be shared.
+    ones; None for the system's temporary directory. workers: who works on partitions of them;
+    arrays of more than one are in memory that can be shared.
     """
 
     most: int | None = None

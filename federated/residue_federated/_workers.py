@@ -1,4 +1,4 @@
-"""Processes for a party's plain work: partitions of its table, one a task.
+"""Who does a party's plain work, partitions of its table, one a task: processes of its machine.
 
 They are started when there is a second partition, so a small job has none. They see tables by
 mapping them, not as messages; they have no key and open no device. They end with the party's
@@ -11,22 +11,45 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, Protocol
 
 from residue_federated._mapping import Lent, lent
 from residue_federated.errors import WorkerLost
 
-__all__ = ["Workers", "end_with_parent"]
+__all__ = ["LocalWorkers", "Workers", "end_with_parent"]
 
 _AHEAD = 2
 """Tasks of each worker that are under way, or whose results wait: bounds memory."""
 
 
-class Workers:
+class Workers(Protocol):
+    """Whoever works on partitions. What a task gives does not depend on who does it."""
+
+    @property
+    def count(self) -> int:
+        """How many tasks are worked on at once; 0 if the party's own process does all."""
+
+    @property
+    def done(self) -> Counter[str]:
+        """Tasks that are finished, by the node that did them, where there are nodes."""
+
+    def each(self, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """``function(*task)`` of every task, in order, computed some tasks ahead.
+
+        `function` is one that a module names. It does not change its arguments.
+
+        Raises `WorkerLost` if a task cannot be finished, and what `function` raises.
+        """
+
+    def close(self) -> None:
+        """End them."""
+
+
+class LocalWorkers:
     """As many processes as there is work for at once, `count` at most; a core each by default.
 
     Fewer than two, or a system that cannot share unnamed memory, is none: the party's own process
@@ -38,16 +61,15 @@ class Workers:
         if count is None:
             count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         self.count = count if count > 1 and hasattr(os, "memfd_create") else 0
+        self.done: Counter[str] = Counter()
         self._pool: ProcessPoolExecutor | None = None
         self._lock = threading.Lock()
 
     def each(self, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-        """``function(*task)`` of every task, in order, computed some tasks ahead.
+        """As `Workers.each`.
 
-        Arrays that can be mapped (`residue_federated._mapping`) are, and may be written to; what
-        else is in a task, and what comes back, is copied. `function` is one that a module names.
-
-        Raises `WorkerLost` if a worker dies, and what `function` raises.
+        Arrays that can be mapped (`residue_federated._mapping`) are; what else is in a task, and
+        what comes back, is copied.
         """
         pending: deque[Future[Any]] = deque()
         try:

@@ -88,13 +88,13 @@ def test_models_have_the_same_bits_in_files_and_with_workers_as_in_memory(
 
     monkeypatch.setattr("residue_federated._party.load_table", noted)
     started: list[int] = []
-    close = _workers.Workers.close
+    close = _workers.LocalWorkers.close
 
-    def closed(workers: _workers.Workers) -> None:
+    def closed(workers: _workers.LocalWorkers) -> None:
         started.append(len(workers.pids))
         close(workers)
 
-    monkeypatch.setattr(_workers.Workers, "close", closed)
+    monkeypatch.setattr(_workers.LocalWorkers, "close", closed)
     settings: dict[str, dict[str, float]] = {
         "memory": {"processes": 0},
         "shared": {"processes": 2},

@@ -20,7 +20,7 @@ from residue_federated import _scratch
 from residue_federated._jobs import Job, Party
 from residue_federated._mapping import Lent, lent
 from residue_federated._scratch import Growing, Scratch, column_results, is_mapped, permuted
-from residue_federated._workers import Workers
+from residue_federated._workers import LocalWorkers
 from residue_federated.boosting._bins import Cuts
 from residue_federated.errors import DataError, WorkerLost
 from residue_federated.features._bins import Bins
@@ -35,8 +35,8 @@ PATIENCE = 30.0
 
 
 @pytest.fixture
-def workers() -> Iterator[Workers]:
-    made = Workers(2)
+def workers() -> Iterator[LocalWorkers]:
+    made = LocalWorkers(2)
     yield made
     made.close()
 
@@ -68,7 +68,7 @@ def learnt(x: NDArray[np.float64], scratch: Scratch) -> list[bytes]:
 def test_any_number_of_workers_gives_the_same_bits(
     count: int, most: int | None, tmp_path: Path
 ) -> None:
-    workers = Workers(count)
+    workers = LocalWorkers(count)
     scratch = Scratch(most, tmp_path, workers)
     x = scratch.empty(X.shape)
     x[:] = X
@@ -80,7 +80,7 @@ def test_any_number_of_workers_gives_the_same_bits(
 
 
 @pytest.mark.usefixtures("partitions")
-def test_tables_are_shared_and_not_sent(workers: Workers) -> None:
+def test_tables_are_shared_and_not_sent(workers: LocalWorkers) -> None:
     scratch = Scratch(workers=workers)
     grown = Growing(scratch, 7)
     for block in np.array_split(X, 3):
@@ -99,7 +99,7 @@ def test_tables_are_shared_and_not_sent(workers: Workers) -> None:
 
 
 @pytest.mark.usefixtures("partitions")
-def test_shared_memory_ends_with_its_array(workers: Workers) -> None:
+def test_shared_memory_ends_with_its_array(workers: LocalWorkers) -> None:
     gc.collect()
     before = _shared()
     x = Scratch(workers=workers).empty(X.shape)
@@ -119,7 +119,7 @@ def _shared() -> int:
     return maps + sum("memfd:table" in link for link in links)
 
 
-def test_memory_that_lacks_is_told(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_lacks_is_told(workers: LocalWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(12, "Cannot allocate memory")
 
@@ -129,7 +129,7 @@ def test_memory_that_lacks_is_told(workers: Workers, monkeypatch: pytest.MonkeyP
 
 
 def test_there_is_none_without_a_second_partition(
-    workers: Workers, monkeypatch: pytest.MonkeyPatch
+    workers: LocalWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = Scratch(workers=workers)
     x = scratch.empty(X.shape)
@@ -142,17 +142,17 @@ def test_there_is_none_without_a_second_partition(
     assert workers.pids == []
     for count in (0, 1):
         monkeypatch.setattr(_scratch, "_PARTITION", 200)
-        none = Workers(count)
+        none = LocalWorkers(count)
         learnt(x, Scratch(workers=none))
         assert none.pids == []
 
 
 def test_by_default_there_is_one_a_core() -> None:
     cores = len(os.sched_getaffinity(0))
-    assert Workers().count == (cores if cores > 1 else 0)
+    assert LocalWorkers().count == (cores if cores > 1 else 0)
 
 
-def test_errors_of_tasks_come_in_their_order(workers: Workers) -> None:
+def test_errors_of_tasks_come_in_their_order(workers: LocalWorkers) -> None:
     found = workers.each(int, ((text,) for text in "012x4567"))
     assert [next(found) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="invalid literal"):
@@ -160,7 +160,7 @@ def test_errors_of_tasks_come_in_their_order(workers: Workers) -> None:
     assert list(workers.each(int, [("4",), ("5",)])) == [4, 5]
 
 
-def test_a_worker_that_is_killed_is_told(workers: Workers) -> None:
+def test_a_worker_that_is_killed_is_told(workers: LocalWorkers) -> None:
     running = workers.each(time.sleep, [(0.0,), (60.0,), (60.0,)])
     next(running)
     os.kill(workers.pids[0], signal.SIGKILL)
@@ -171,8 +171,8 @@ def test_a_worker_that_is_killed_is_told(workers: Workers) -> None:
 
 CHILD = """
 import time
-from residue_federated._workers import Workers
-workers = Workers(2)
+from residue_federated._workers import LocalWorkers
+workers = LocalWorkers(2)
 tasks = workers.each(time.sleep, [(0.0,), (600.0,), (600.0,), (600.0,), (600.0,)])
 next(tasks)
 print(*workers.pids, flush=True)

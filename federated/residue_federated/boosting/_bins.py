@@ -56,8 +56,9 @@ class Cuts:
         """The bins of ``(rows, columns)`` values, kept where `scratch` says."""
         scratch = scratch or Scratch()
         out = scratch.empty(x.shape[::-1], np.uint8)
-        tasks = ((self, x[rows], out[:, rows]) for rows in partitions(x))
-        for _ in scratch.spread(_apply, tasks, x.size):
+        tasks = ((self, x[rows]) for rows in partitions(x))
+        for rows, bins in zip(partitions(x), scratch.spread(_apply, tasks, x.size), strict=True):
+            out[:, rows] = bins
             forget(out)
         return Binned(out, self.bins, scratch)
 
@@ -83,13 +84,14 @@ class Binned:
         return Binned(taken(self.columns, columns, self.scratch), self.bins, self.scratch)
 
 
-def _apply(cuts: Cuts, x: NDArray[np.float64], out: NDArray[np.uint8]) -> None:
-    """Put the bins of ``(rows, columns)`` values into ``(columns, rows)``."""
+def _apply(cuts: Cuts, x: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The bins of ``(rows, columns)`` values, ``(columns, rows)``."""
+    out = np.empty(x.shape[::-1], np.uint8)
     for rows in row_blocks(x):
         for bins, own, column in zip(out[:, rows], cuts.cuts, x[rows].T, strict=True):
             bins[:] = np.searchsorted(own, column, side="left")
             bins[np.isnan(column)] = cuts.bins
-    forget(out)
+    return out
 
 
 def _cuts(column: NDArray[np.float64], bins: int) -> NDArray[np.float64]:

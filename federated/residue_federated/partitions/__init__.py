@@ -1,4 +1,4 @@
-"""Ciphertexts of a party in partitions, on the nodes of a Ray cluster.
+"""Partitions of a party's work on the nodes of a Ray cluster.
 
 A party whose job file gives it `ray` has others' public keys on a backend of nodes
 (`NodesBackend`), each with one owner of its device: arrays of ciphertexts lie in contiguous
@@ -7,16 +7,18 @@ where the partitions are; what crosses are partial results. What involves a secr
 of entity alignment, stays in the party's own process, which owns this machine's device. The values
 that leave are the same integers wherever they are computed.
 
-Partitions of plain values are worked on elsewhere: see `residue_federated._workers`.
+Partitions of its plain values are tasks of the same cluster; without one they are worked on by
+processes of the party's machine (`residue_federated._workers`).
 """
 
 from __future__ import annotations
 
 from residue_federated._jobs import Party
+from residue_federated._workers import LocalWorkers, Workers
 from residue_federated.partitions._executor import Executor
 from residue_federated.partitions._nodes import NodesBackend
 
-__all__ = ["Executor", "NodesBackend", "open_nodes"]
+__all__ = ["Executor", "NodesBackend", "open_nodes", "open_workers"]
 
 
 def open_nodes(party: Party) -> NodesBackend | None:
@@ -30,3 +32,15 @@ def open_nodes(party: Party) -> NodesBackend | None:
     from residue_federated.partitions._ray import RayExecutor
 
     return NodesBackend(RayExecutor(party.ray, party.name, party.device))
+
+
+def open_workers(party: Party) -> Workers:
+    """Who works on a party's plain values: tasks of its cluster, or `processes` of its machine.
+
+    Raises `DeviceError` if the cluster cannot be reached.
+    """
+    if party.ray is None or party.processes is not None:
+        return LocalWorkers(party.processes)
+    from residue_federated.partitions._ray_tasks import RayTasks
+
+    return RayTasks(party.ray)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import socket
-import threading
 import time
 from typing import Any
 
@@ -13,24 +10,18 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from residue.errors import DeviceError
+from residue_federated.partitions._cluster import NAMESPACE, alive, join, leave, name_of
 from residue_federated.partitions._executor import Result, lost
 from residue_federated.partitions._owner import Owner
 
 __all__ = ["RayExecutor"]
 
-_NAMESPACE = "residue"
 _START = 120.0
 """Seconds for the nodes to start their owners."""
-_REACHED = 10.0
-"""Seconds for the cluster's address to answer."""
 _NOTICED = 60.0
 """Seconds for the cluster to notice that a node is dead."""
 _TAKEN = 20.0
 """Seconds for the owner of a job that has just ended to vanish."""
-
-_membership = threading.Lock()
-_members: list[str] = []
-"""The address once for each executor: a process is in one cluster at a time."""
 
 
 class RayExecutor:
@@ -51,15 +42,15 @@ class RayExecutor:
     """
 
     def __init__(self, address: str, party: str, device: str) -> None:
-        _join(address)
+        join(address)
         self.nodes: list[str] = []
         self._owners: list[Any] = []
         try:
-            started = {node: _started(node, party, device) for node in _alive()}
+            started = {node: _started(node, party, device) for node in alive()}
             self._owners += started.values()
             for node, owner in started.items():
                 if _works(node, owner):
-                    self.nodes.append(f"node {node[:12]}")
+                    self.nodes.append(name_of(node))
                 else:
                     self._owners.remove(owner)
             if not self.nodes:
@@ -87,44 +78,7 @@ class RayExecutor:
         """End the owners; with the last of them this process leaves the cluster."""
         for owner in self._owners:
             ray.kill(owner)
-        _leave()
-
-
-def _join(address: str) -> None:
-    """Join the cluster, or stay in it. Raises `DeviceError`."""
-    with _membership:
-        if _members and _members[0] != address:
-            raise DeviceError(f"this process is in the Ray cluster at {_members[0]} already")
-        if not _members:
-            try:
-                _reach(address)
-                ray.init(
-                    address, namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.ERROR
-                )
-            except (OSError, RuntimeError, ValueError, RayError) as error:
-                reason = str(error).splitlines()[0]
-                raise DeviceError(f"no Ray cluster at {address}: {reason}") from error
-        _members.append(address)
-
-
-def _reach(address: str) -> None:
-    """Raise OSError at once where nobody listens: Ray would try for minutes."""
-    host, separator, port = address.removeprefix("ray://").rpartition(":")
-    if separator and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=_REACHED).close()
-
-
-def _leave() -> None:
-    with _membership:
-        _members.pop()
-        if not _members:
-            ray.shutdown()
-
-
-def _alive() -> list[str]:
-    """The nodes that the cluster takes for alive; it notices a death after some seconds."""
-    nodes: Any = ray.nodes
-    return sorted(str(node["NodeID"]) for node in nodes() if node["Alive"])
+        leave()
 
 
 def _started(node: str, party: str, device: str) -> Any:
@@ -132,7 +86,7 @@ def _started(node: str, party: str, device: str) -> Any:
     actor: Any = ray.remote(Owner)
     options = {
         "name": f"residue-{party}-{node}",
-        "namespace": _NAMESPACE,
+        "namespace": NAMESPACE,
         "num_cpus": 0,
         "max_restarts": 0,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
@@ -156,7 +110,7 @@ def _works(node: str, owner: Any) -> bool:
         ray.get(owner.describe.remote(), timeout=_START)
     except RayActorError:
         end = time.monotonic() + _NOTICED
-        while node in _alive():
+        while node in alive():
             if time.monotonic() > end:
                 raise
             time.sleep(0.5)

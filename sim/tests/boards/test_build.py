@@ -212,7 +212,8 @@ def tool(folder: Path, name: str, version: str, body: str = "") -> None:
     path = folder / name
     path.write_text(
         "#!/bin/sh\n"
-        f'case "$1" in -version|--version) echo "{name} v{version} (64-bit)"; exit;; esac\n'
+        f'case "$1" in -version|--version) echo "{name} v{version} (64-bit)"; exit;;\n'
+        "--list) exit;; esac\n"
         'case "$2" in tcl) echo "$BOARD_PARTS"; exit;; esac\n'
         'echo "$@" >> calls\n' + body
     )
