@@ -13,6 +13,7 @@ from residue_federated.features._config import (
     CorrelationConfig,
     EvaluateConfig,
     ImputeConfig,
+    RandomiseLabelsConfig,
     SampleConfig,
     SelectConfig,
     SplitConfig,
@@ -33,6 +34,7 @@ AnyComponent = Annotated[
     | SelectConfig
     | SplitConfig
     | SampleConfig
+    | RandomiseLabelsConfig
     | BinConfig
     | CorrelationConfig
     | EvaluateConfig
@@ -52,6 +54,7 @@ _MODULES = {
     "select": "features._select",
     "split": "features._split",
     "sample": "features._sample",
+    "randomise_labels": "features._randomise",
     "bin": "features._bin",
     "correlation": "features._correlation",
     "evaluate": "features._evaluate",

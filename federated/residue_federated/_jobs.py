@@ -204,6 +204,32 @@ class Job(Strict):
                 tables.add(name)
         return self
 
+    @model_validator(mode="after")
+    def _labels_randomised(self) -> Self:
+        """Where labels are promised to be private, hosts see nothing of exact ones."""
+        private = [n for n, c in self.components.items() if c.type == "randomise_labels"]
+        if len(private) > 1:
+            raise ValueError(
+                f"components.{private[1]}: labels are randomised once: what two answers together "
+                "tell is the sum of their epsilons"
+            )
+        for name, component in self.components.items():
+            if private and component.tells_labels and private[0] not in self._lineage(name):
+                raise ValueError(
+                    f"components.{name}: hosts would see what depends on exact labels, which "
+                    f"'{private[0]}' keeps from them: let it take a table of that one's"
+                )
+        return self
+
+    def _lineage(self, name: str) -> list[str]:
+        """The components whose tables became the one that component `name` takes."""
+        found: list[str] = []
+        before = self.input_of(name)
+        while before is not None:
+            found.append(before)
+            before = self.input_of(before)
+        return found
+
     @property
     def parties(self) -> list[Party]:
         """Guest, hosts, and the arbiter if there is one."""

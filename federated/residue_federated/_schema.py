@@ -67,6 +67,11 @@ class ComponentConfig(Strict):
         return 1
 
     @property
+    def tells_labels(self) -> bool:
+        """Whether what hosts see of it depends on the guest's exact labels."""
+        return self.trains
+
+    @property
     def survives_hosts(self) -> bool:
         """Whether it goes on without hosts that are lost."""
         return False

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import residue
 from residue.backends import Backend
 from residue_federated import Identity, Job, PartyReport, TrialAuthority, run_party
 from residue_federated.transport import Message
 
-__all__ = ["Run", "Staged", "run_all"]
+__all__ = ["Run", "Staged", "job_of_files", "run_all"]
 
 
 @dataclass
@@ -28,6 +29,21 @@ class Run:
 
 class Staged(Exception):
     """A death that a test stages."""
+
+
+def job_of_files(directory: Path, components: dict[str, Any]) -> Job:
+    """Of guest, host and arbiter, on ``guest.csv`` with the label ``y`` and ``host.csv``."""
+    return Job.model_validate(
+        {
+            "name": "t",
+            "guest": {"name": "guest", "data": {"file": directory / "guest.csv", "label": "y"}},
+            "hosts": [{"name": "host", "data": {"file": directory / "host.csv"}}],
+            "arbiter": {"name": "arbiter"},
+            "key": {"bits": 1024, "insecure_allow_1024": True},
+            "components": components,
+            "transport": {"connect_timeout": 20, "peer_timeout": 2},
+        }
+    )
 
 
 def run_all(

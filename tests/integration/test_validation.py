@@ -19,7 +19,7 @@ from residue_federated._trial import tables_of
 from residue_federated.audit._live import RECORD
 from residue_federated.audit._verify import audit_records
 from residue_federated.errors import DataError, JobError, ProtocolError
-from tests.integration.parties import Run, Staged, run_all
+from tests.integration.parties import Run, Staged, job_of_files, run_all
 
 ROWS = 60
 LOGISTIC = {"type": "logistic_regression", "epochs": 2, "optimiser": {"learning_rate": 0.3}}
@@ -34,17 +34,7 @@ def make_job(directory: Path, components: dict[str, Any], classes: int = 2) -> J
     frame = pd.DataFrame(x, columns=list("abcdef")).assign(id=[f"r{i:02d}" for i in range(ROWS)])
     frame[["id", "a", "b", "c"]].assign(y=y).to_csv(directory / "guest.csv", index=False)
     frame[["id", "d", "e", "f"]].to_csv(directory / "host.csv", index=False)
-    return Job.model_validate(
-        {
-            "name": "t",
-            "guest": {"name": "guest", "data": {"file": directory / "guest.csv", "label": "y"}},
-            "hosts": [{"name": "host", "data": {"file": directory / "host.csv"}}],
-            "arbiter": {"name": "arbiter"},
-            "key": {"bits": 1024, "insecure_allow_1024": True},
-            "components": components,
-            "transport": {"connect_timeout": 20, "peer_timeout": 2},
-        }
-    )
+    return job_of_files(directory, components)
 
 
 def crossed(trainer: dict[str, Any], **changes: Any) -> dict[str, Any]:

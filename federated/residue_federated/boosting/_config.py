@@ -59,7 +59,7 @@ class SecureBoostConfig(ComponentConfig):
     trains: ClassVar[bool] = True
     why_no_privacy: ClassVar[str] = (
         "hosts see which rows share a node, and splits are chosen by exact sums, so noise on the "
-        "weights of leaves would hide no row"
+        "weights of leaves would hide no row; randomise_labels before it protects labels"
     )
     accepts_missing: ClassVar[bool] = True
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from residue_federated._schema import ComponentConfig, Name
-from residue_federated.privacy._config import LabelPrivacy
+from residue_federated.privacy._config import Epsilon, LabelPrivacy, Range
 
 __all__ = [
     "BinConfig",
@@ -15,6 +15,7 @@ __all__ = [
     "EvaluateConfig",
     "Fill",
     "ImputeConfig",
+    "RandomiseLabelsConfig",
     "SampleConfig",
     "SelectConfig",
     "SplitConfig",
@@ -72,6 +73,11 @@ class BinConfig(ComponentConfig):
     transform: Literal["woe"] | None = None
     privacy: LabelPrivacy | None = None
 
+    @property
+    def tells_labels(self) -> bool:
+        """Whether hosts get exact WOE or IV."""
+        return self.privacy is None
+
 
 class SelectConfig(ComponentConfig):
     """Keep the columns that meet everything that is asked.
@@ -117,6 +123,11 @@ class SplitConfig(ComponentConfig):
     stratify: bool = False
 
     @property
+    def tells_labels(self) -> bool:
+        """Whether rows are drawn by label."""
+        return self.stratify
+
+    @property
     def shares(self) -> tuple[float, float, float]:
         """Of train, validation and test rows."""
         return self.train, self.validation, self.test
@@ -147,6 +158,44 @@ class SampleConfig(ComponentConfig):
     classes: dict[float, Annotated[float, Field(gt=0, le=100)]] = Field(default_factory=dict)
     seed: int = Field(default=0, ge=0)
     stratify: bool = False
+
+    @property
+    def tells_labels(self) -> bool:
+        """Whether rows are drawn by label."""
+        return self.stratify or bool(self.classes)
+
+
+class RandomiseLabelsConfig(ComponentConfig):
+    """Give every label of the guest's by a random answer: differential privacy of labels.
+
+    Whatever is computed of the answers is epsilon-DP: two tables are neighbours if one row has
+    another label. That is what hosts, arbiter and whoever gets the model see of all components
+    behind this one, together.
+
+    epsilon: of each label. classes: labels are 0, 1, ... (or -1 and 1, answered by 0 and 1), so
+    many; each is kept or becomes another class (randomised response). range: labels are numbers,
+    cut to least and largest value, from general knowledge and not from the data; Laplace noise is
+    added. cut: noisy numbers are cut to the range as well, which Poisson regression needs.
+    """
+
+    gives_table: ClassVar[bool] = True
+    accepts_missing: ClassVar[bool] = True
+
+    type: Literal["randomise_labels"]
+    epsilon: Epsilon
+    classes: int | None = Field(default=None, ge=2, le=100)
+    range: Range | None = None
+    cut: bool = False
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.classes is None) == (self.range is None):
+            raise ValueError("give either classes or range: what the labels are")
+        if self.range is None and self.cut:
+            raise ValueError("cut is for numbers: give range")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError("a range goes from its least to its largest value")
+        return self
 
 
 class CorrelationConfig(ComponentConfig):

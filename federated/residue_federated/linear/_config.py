@@ -58,7 +58,7 @@ class LinearConfig(ComponentConfig):
     trains: ClassVar[bool] = True
     why_no_privacy: ClassVar[str] = (
         "every party sees its exact gradient of every step, so noise on the weights that they lead "
-        "to would hide nothing from the others"
+        "to would hide nothing from the others; randomise_labels before it protects labels"
     )
 
     type: Literal[

@@ -9,12 +9,12 @@ from pydantic import Field, model_validator
 from residue_federated._schema import Positive, Strict
 from residue_federated.privacy._accounting import Release, calibrated
 
-__all__ = ["LabelPrivacy", "TrainingPrivacy"]
+__all__ = ["Epsilon", "LabelPrivacy", "Range", "TrainingPrivacy"]
 
 _Delta = Annotated[float, Field(ge=1e-30, lt=1)]
-_Epsilon = Annotated[float, Field(ge=1e-3, le=1e4)]
+Epsilon = Annotated[float, Field(ge=1e-3, le=1e4)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
-_Range = tuple[_Number, _Number]
+Range = tuple[_Number, _Number]
 
 
 class TrainingPrivacy(Strict):
@@ -35,14 +35,14 @@ class TrainingPrivacy(Strict):
     """
 
     unit: Literal["record", "client"] = "record"
-    epsilon: _Epsilon | None = None
+    epsilon: Epsilon | None = None
     delta: _Delta
     noise_multiplier: Annotated[float, Field(ge=1e-4, le=1e6)] | None = None
     clip: Positive
     sample: float = Field(default=1.0, gt=0, le=1)
     colluding: int = Field(default=1, ge=0)
-    range: _Range | None = None
-    ranges: dict[str, _Range] = Field(default_factory=dict)
+    range: Range | None = None
+    ranges: dict[str, Range] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -82,5 +82,5 @@ class LabelPrivacy(Strict):
     noise is Gaussian, which is less from about a dozen columns on.
     """
 
-    epsilon: _Epsilon
+    epsilon: Epsilon
     delta: _Delta | None = None
