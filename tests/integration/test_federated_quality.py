@@ -10,17 +10,21 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor
 from sklearn.metrics import d2_tweedie_score, r2_score, roc_auc_score
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from residue_federated import Job
+from residue_federated import Job, load_job
+from residue_federated._generated import credit
 from residue_federated.linear._models import metrics_of_classes
 from tests.integration.parties import run_all
 
 KEY = {"bits": 1024, "insecure_allow_1024": True}
 WITHIN = 0.01
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def job_of(guest: Any, host: Any, algorithm: str, **training: Any) -> Job:
@@ -59,6 +63,26 @@ def test_logistic_regression(tmp_path: Path) -> None:
     x, y = load_breast_cancer(return_X_y=True)
     model = LogisticRegression(max_iter=1000).fit(scaled(x), y)
     expected = roc_auc_score(y, model.decision_function(scaled(x)))
+    assert metrics_of(job, tmp_path)["auc"] == pytest.approx(expected, rel=WITHIN)
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs"), [(2_000, 10), pytest.param(100_000, 5, marks=pytest.mark.full)]
+)
+def test_logistic_regression_of_credit_with_missing_values(
+    tmp_path: Path, rows: int, epochs: int
+) -> None:
+    example = load_job(EXAMPLES / "credit_lr.yaml").model_dump()
+    for party in (example["guest"], *example["hosts"]):
+        party["data"]["rows"] = rows
+    momentum = {"name": "sgd", "learning_rate": 0.3, "momentum": 0.9}
+    changes = {"epochs": epochs, "batch_size": rows // 10, "optimiser": momentum}
+    example["components"]["train"].update(changes)
+    job = Job.model_validate(example)
+    parts = [credit(rows, 50, 0, 0.02, hosts=1, host=host) for host in (None, 0)]
+    x, y = np.hstack([part.x for part in parts]), parts[0].y
+    model = make_pipeline(StandardScaler(), SimpleImputer(), LogisticRegression(max_iter=1000))
+    expected = roc_auc_score(y, model.fit(x, y).decision_function(x))
     assert metrics_of(job, tmp_path)["auc"] == pytest.approx(expected, rel=WITHIN)
 
 
