@@ -124,6 +124,28 @@ class End:
         Raises `PeerReturned` if another one is not, and needs this one.
         """
         assert self.ended is not None
+        with self._reached(identity, door, addresses) as endpoint:
+            if not self.ended.all_done(self.job):
+                return endpoint.end(again=True)
+            endpoint.part(_LAST_WORDS)
+            return []
+
+    def answer(self, identity: Identity, door: Door, addresses: Mapping[str, str]) -> None:
+        """Tell who calls late that this party knew all to be done.
+
+        Raises `PeerReturned` if one has begun again, without what it had.
+        """
+        with self._reached(identity, door, addresses) as endpoint:
+            for fault in endpoint.part(_LAST_WORDS):
+                if isinstance(fault, PeerReturned):
+                    raise fault
+
+    @contextlib.contextmanager
+    def _reached(
+        self, identity: Identity, door: Door, addresses: Mapping[str, str]
+    ) -> Iterator[Endpoint]:
+        """An endpoint that says how far the party is, in the life in which it was done."""
+        assert self.ended is not None
         with (
             Endpoint(
                 self.name,
@@ -140,10 +162,7 @@ class End:
         ):
             endpoint.done(len(addresses), self._keep, self.ended.done)
             endpoint.connect(addresses, wait=False)
-            if not self.ended.all_done(self.job):
-                return endpoint.end(again=True)
-            endpoint.part(_LAST_WORDS)
-            return []
+            yield endpoint
 
     def _keep(self, done: list[str]) -> None:
         assert self.ended is not None

@@ -31,6 +31,7 @@ from residue_federated.transport import Door, Endpoint, Lives, Message
 __all__ = [
     "ComponentReport",
     "PartyReport",
+    "answer_done",
     "has_checkpoints",
     "has_ended",
     "is_done",
@@ -129,6 +130,22 @@ def has_ended(job: Job, directory: Path) -> bool:
 def is_done(job: Job, directory: Path) -> bool:
     """Whether all that a party leaves is below `directory`; others may still need it."""
     return read_end(directory, job.digest) is not None
+
+
+def answer_done(
+    job: Job, name: str, identity: Identity, door: Door, addresses: Mapping[str, str], files: Path
+) -> None:
+    """Tell parties of a job that is done, as its `files` say; one of them has called.
+
+    Raises `PeerReturned` if one has begun again, without what it had: this one stays done.
+    """
+    ended = read_end(files, job.digest)
+    if ended is not None:
+        end = End(job, name, job.digest, files, ended)
+        if ended.all_done(job):
+            end.answer(identity, door, addresses)
+        else:
+            end.again(identity, door, addresses)
 
 
 def run_party(

@@ -21,12 +21,20 @@ from residue_federated._devices import Devices
 from residue_federated._jobs import Job, load_job
 from residue_federated._party import (
     PartyReport,
+    answer_done,
     has_checkpoints,
     has_ended,
     is_done,
     run_party,
 )
-from residue_federated.errors import FederatedError, JobError, PeerFailed, PeerLost, PeerRefused
+from residue_federated.errors import (
+    FederatedError,
+    JobError,
+    PeerFailed,
+    PeerLost,
+    PeerRefused,
+    PeerReturned,
+)
 from residue_federated.store import recorded
 from residue_federated.transport import Door
 
@@ -125,8 +133,7 @@ class Desk:
             if has_ended(job, folder):
                 post.state = "done"
             self._posts[job.digest] = post
-            if post.state == "waiting":
-                self._wait_for(post)
+            self._wait_for(post)
             self._changed.notify_all()
         text = "done before" if post.state == "done" else "waits for its turn"
         warning = f"; its {job.key.bits}-bit key is insecure" if job.key.insecure else ""
@@ -167,9 +174,11 @@ class Desk:
                 if self._stopping or idle:
                     break
                 self._changed.wait(_POLL)
-        for thread in [post.thread for post in self._posts.values()]:
-            if thread is not None:
-                thread.join(_STOPPING)
+        for post in self._posts.values():
+            if post.thread is not None:
+                post.thread.join(_STOPPING)
+            if post.state == "done":
+                self._door.dismiss(post.digest)
         return [post.job.name for post in self._posts.values() if post.state == "failed"]
 
     def stop(self) -> None:
@@ -185,7 +194,7 @@ class Desk:
         """Forget the job of a file that was removed or changed, unless it runs."""
         with self._changed:
             for post in [p for p in self._posts.values() if p.file == file]:
-                if post.state == "waiting":
+                if post.state in ("waiting", "done"):
                     self._door.dismiss(post.digest)
                 if post.state != "running":
                     del self._posts[post.digest]
@@ -202,17 +211,24 @@ class Desk:
         """Start what has its turn; under the lock."""
         led = sum(p.state == "running" and self._leads(p) for p in self._posts.values())
         for post in self._posts.values():
-            if post.state != "waiting" or self._stopping:
+            if self._stopping or post.thread is not None:
+                continue
+            if post.state == "done" and post.called:
+                self._begin(post, self._answer)
+            if post.state != "waiting":
                 continue
             its_turn = self._leads(post) and led < self._at_once
             if not (post.called or post.ready or its_turn):
                 continue
             led += self._leads(post)
             post.state = "running"
-            post.thread = threading.Thread(
-                target=self._work, args=(post,), name=f"residue-{post.job.name}", daemon=True
-            )
-            post.thread.start()
+            self._begin(post, self._work)
+
+    def _begin(self, post: _Post, work: Callable[[_Post], None]) -> None:
+        """Start the thread of a job; under the lock."""
+        name = f"residue-{post.job.name}"
+        post.thread = threading.Thread(target=work, args=(post,), name=name, daemon=True)
+        post.thread.start()
 
     def _leads(self, post: _Post) -> bool:
         return post.job.guest.name == self._party
@@ -235,15 +251,40 @@ class Desk:
             with self._changed:
                 post.called, post.ready, post.thread = False, False, None
                 post.state = "waiting" if again else "failed" if failure else "done"
-                if again:
+                if again or not failure:
                     self._wait_for(post)
-                elif failure:
+                else:
                     told = f"the job has failed at {self._party}: {failure}"
                     self._door.fail(post.digest, [*post.addresses], told)
                 self._changed.notify_all()
             if failure:
                 waits = "; waits to be called again" if again else ""
                 self._news(name, f"failed: {failure}{waits}")
+
+    def _answer(self, post: _Post) -> None:
+        """The thread of a job that is done, while another party of it, which may not know, calls.
+
+        One that has lost what it had does not make this one begin again.
+        """
+        name, folder, failure = post.job.name, self._out / folder_of(post.job), ""
+        try:
+            answer_done(post.job, self._party, self._identity, self._door, post.addresses, folder)
+        except PeerReturned:
+            failure = (
+                f"the job is done at {self._party}; to do it again, remove {folder.name} there and "
+                "hand it in anew"
+            )
+            self._news(name, "stays done; a party has begun again, and is told so")
+        except ResidueError as error:
+            self._news(name, f"stays done; a party that asked is not answered: {error}")
+        finally:
+            with self._changed:
+                post.called, post.thread = False, None
+                if failure:
+                    self._door.fail(post.digest, [*post.addresses], failure)
+                else:
+                    self._wait_for(post)
+                self._changed.notify_all()
 
     def _run(self, post: _Post) -> PartyReport:
         job = post.job

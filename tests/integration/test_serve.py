@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -293,20 +294,80 @@ def test_a_job_that_is_done_but_for_the_others_ends_by_itself(world: World) -> N
     assert ended is not None
     assert ended.done == ["bank-a"]
     keep_end(folder, job.digest, replace(ended, done=[]))
-    desk = Desk(
-        "bank-b",
-        world.identities["bank-b"],
-        world.doors["bank-b"],
-        Devices(),
-        world.root / "runs" / "bank-b",
-        news=telling(world, "bank-b"),
-    )
+    desk = desk_of(world, "bank-b")
     desk.submit(world.root / "ready" / "bank-b" / "trees.yaml")
     world.news.clear()
     assert desk.run() == []
     assert world.news[-1] == ("bank-b", "trees", "done; out of reach: bank-a")
     (run,) = Store.open(world.root / "runs" / "bank-b").runs()
     assert run.state == "done"
+
+
+@pytest.fixture(params=["bank-a", "bank-b"])
+def served(world: World, request: pytest.FixtureRequest) -> Iterator[tuple[World, Job, str, str]]:
+    """A job that is done at both parties. The first of them has a server, which goes on."""
+    here = request.param
+    there = "bank-b" if here == "bank-a" else "bank-a"
+    folder = world.root / "jobs" / here
+    folder.mkdir(parents=True)
+    job = load_job(world.job_file(here, "trees", into="jobs"))
+    thread = threading.Thread(daemon=True, target=world.desks[here].run, args=(folder,))
+    thread.start()
+    world.desks[there].submit(world.job_file(there, "trees"))
+    assert world.run(there) == {there: []}
+    until(lambda: any(p == here and t.startswith("done") for p, _, t in world.news))
+    world.news.clear()
+    yield world, job, here, there
+    world.desks[here].stop()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def desk_of(world: World, party: str) -> Desk:
+    """A new one, as after a death, at the same door."""
+    runs = world.root / "runs" / party
+    door, identity = world.doors[party], world.identities[party]
+    return Desk(party, identity, door, Devices(), runs, news=telling(world, party))
+
+
+def test_a_server_that_is_done_tells_a_late_party(served: tuple[World, Job, str, str]) -> None:
+    """It died when it was done and did not know of the others."""
+    world, job, here, there = served
+    folder = world.out(there, job)
+    ended = read_end(folder, job.digest)
+    assert ended is not None
+    before = contents(world.out(here, job))
+    for _ in range(3):
+        keep_end(folder, job.digest, replace(ended, done=[]))
+        desk = desk_of(world, there)
+        desk.submit(world.root / "ready" / there / "trees.yaml")
+        start = time.monotonic()
+        assert desk.run() == []
+        assert time.monotonic() - start < 10  # connect_timeout is 20
+        assert "out of reach" not in world.news[-1][2]
+        found = read_end(folder, job.digest)
+        assert found is not None
+        assert found.done == [here]
+    assert contents(world.out(here, job)) == before
+    assert not [text for party, _, text in world.news if party == here]
+
+
+@pytest.mark.parametrize("served", ["bank-b"], indirect=True)  # a host waits to be called
+def test_a_server_that_is_done_does_not_begin_again(served: tuple[World, Job, str, str]) -> None:
+    """The other one has lost all that it had."""
+    world, job, here, there = served
+    before = contents(world.out(here, job))
+    shutil.rmtree(world.out(there, job))
+    desk = desk_of(world, there)
+    desk.submit(world.root / "ready" / there / "trees.yaml")
+    assert desk.run() == ["trees"]
+    (fault,) = [text for party, _, text in world.news if party == there and "failed" in text]
+    assert f"the job is done at {here}; to do it again, remove {folder_of(job)} there" in fault
+    assert contents(world.out(here, job)) == before
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.full

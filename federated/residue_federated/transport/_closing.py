@@ -129,24 +129,28 @@ class Closing:
 
     def part(
         self, peers: Sequence[str], call: Call, check: Callable[[], None], *, patience: float
-    ) -> None:
+    ) -> list[FederatedError]:
         """Say that all are known to be done, to all that have not called to say the same.
 
-        What stops the party, which `check` raises, only ends this sooner.
+        What stops the party, which `check` raises, only ends this sooner. That, and what peers
+        answered that take no part any more, is returned.
         """
         self._stage = _Stage.ALL_DONE
+        faults: list[FederatedError] = []
 
         def lacking() -> list[str]:
             try:
                 check()
-            except FederatedError:
+            except FederatedError as error:
+                faults.append(error)
                 return []
             return [peer for peer in peers if peer not in self._parted]
 
         def tell(peer: str) -> bool | None:
             try:
                 answered = call(peer)
-            except FederatedError:  # it does not matter any more
+            except FederatedError as error:  # it does not matter any more
+                faults.append(error)
                 answered = True
             if answered:
                 with self._changed:
@@ -154,6 +158,7 @@ class Closing:
             return answered
 
         self._attend(lacking, tell, patience)
+        return faults
 
     def _note(self, peers: Sequence[str]) -> None:
         """Under the lock."""

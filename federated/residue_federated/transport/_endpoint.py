@@ -339,9 +339,12 @@ class Endpoint:
             self.part(settings.peer_timeout)
         return missing
 
-    def part(self, within: float) -> None:
-        """Tell the others that all are known to be done, as far as they are reached in so long."""
-        self._closing.part(self._left, self._call, self._check, patience=within)
+    def part(self, within: float) -> list[FederatedError]:
+        """Tell the others that all are known to be done, as far as they are reached in so long.
+
+        Returns what was wrong with that, which nobody who is done needs to mind.
+        """
+        return self._closing.part(self._left, self._call, self._check, patience=within)
 
     @property
     def _left(self) -> list[str]:
