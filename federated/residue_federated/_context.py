@@ -211,13 +211,18 @@ class Line:
         *shapes: tuple[int, ...],
         idle: Callable[[], bool] | None = None,
     ) -> list[residue.CiphertextArray]:
-        """Ciphertext arrays of the shapes that the algorithm expects; else `ProtocolError`."""
+        """Ciphertext arrays of integers, of the shapes that the algorithm expects.
+
+        Raises `ProtocolError` otherwise.
+        """
         blocks = self.receive_payload(peer, tag, "ciphertexts", idle).ciphertexts.blocks
         try:
             arrays = [key.ciphertexts_from_bytes(block) for block in blocks]
         except (InvalidCiphertext, KeyMismatch) as error:
             fault = f"{peer} sent unusable ciphertexts as '{tag}': {error}"
             raise AuditViolation(fault, peer, "data") from error
+        if any(a.exponent for a in arrays):
+            raise AuditViolation(f"{peer} sent '{tag}' with plaintexts not integers", peer, "data")
         if [a.shape for a in arrays] != list(shapes):
             raise ProtocolError(
                 f"{peer} sent ciphertexts of shapes {[a.shape for a in arrays]} as '{tag}', "

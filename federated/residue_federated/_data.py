@@ -37,9 +37,16 @@ _GUEST_COLUMNS = {"breast_cancer": 10, "diabetes": 4, "digits": 32}
 """How many of the last columns the guest holds."""
 
 
+_CONSTANT = 1e-12
+"""A deviation of at most so much of the mean is rounding."""
+
+
 @dataclass(frozen=True)
 class Scaling:
-    """``scaled = (raw - mean) / deviation`` per column; a constant column's deviation is 1."""
+    """``scaled = (raw - mean) / deviation`` per column.
+
+    A constant column's deviation is 1; so is that of one without values, whose mean is 0.
+    """
 
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
@@ -47,12 +54,23 @@ class Scaling:
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> Scaling:
         """The scaling that gives `values` mean 0 and variance 1, missing ones aside."""
-        count = block_sums(values, lambda block: ~np.isnan(block))
-        with np.errstate(invalid="ignore"):  # of a column without values
-            mean = np.asarray(block_sums(values, np.nan_to_num) / count)
-            square = block_sums(values, lambda block: np.nan_to_num(block - mean) ** 2) / count
-        deviation = np.sqrt(square)
-        return cls(mean, np.where(deviation > 0, deviation, 1.0))
+        count = np.maximum(block_sums(values, lambda block: ~np.isnan(block)), 1)
+        mean = np.asarray(block_sums(values, np.nan_to_num) / count)
+        square = block_sums(values, lambda block: np.nan_to_num(block - mean) ** 2)
+        return cls.of_moments(mean, square / count)
+
+    @classmethod
+    def of_moments(cls, mean: NDArray[np.float64], variance: NDArray[np.float64]) -> Scaling:
+        """The same of columns with these moments."""
+        deviation = np.sqrt(variance)
+        return cls(mean, np.where(deviation > _CONSTANT * np.abs(mean), deviation, 1.0))
+
+    def after(self, earlier: Scaling | None) -> Scaling:
+        """Both in one, from the raw values of the earlier one."""
+        if earlier is None:
+            return self
+        mean = earlier.mean + earlier.deviation * self.mean
+        return Scaling(mean, earlier.deviation * self.deviation)
 
     def apply(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Raw to scaled."""
@@ -208,10 +226,11 @@ class Table:
     def standardised(self, *, target: bool) -> Table:
         """The table with columns, and with `target` the label, scaled to mean 0 and variance 1."""
         x_scaling = Scaling.of(self.x)
-        out = replace(self.changed(x_scaling.apply), x_scaling=x_scaling)
+        out = replace(self.changed(x_scaling.apply), x_scaling=x_scaling.after(self.x_scaling))
         if target and self.y is not None:
             y_scaling = Scaling.of(self.y)
-            out = replace(out, y=y_scaling.apply(self.y), y_scaling=y_scaling)
+            y_before = y_scaling.after(self.y_scaling)
+            out = replace(out, y=y_scaling.apply(self.y), y_scaling=y_before)
         return out
 
 

@@ -221,6 +221,21 @@ class Job(Strict):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _labels_once(self) -> Self:
+        """Where labels are promised to be private, each has one row."""
+        for name, component in self.components.items():
+            promised = component.type == "randomise_labels" or (
+                component.type == "bin" and component.privacy is not None
+            )
+            for before in self._lineage(name) if promised else []:
+                if self.components[before].repeats_rows:
+                    raise ValueError(
+                        f"components.{name}: '{before}' repeats rows, and what all copies of a "
+                        "label tell is that many times epsilon: sample afterwards"
+                    )
+        return self
+
     def _lineage(self, name: str) -> list[str]:
         """The components whose tables became the one that component `name` takes."""
         found: list[str] = []

@@ -72,6 +72,11 @@ class ComponentConfig(Strict):
         return self.trains
 
     @property
+    def repeats_rows(self) -> bool:
+        """Whether a row of its table may come from the same row as another."""
+        return False
+
+    @property
     def survives_hosts(self) -> bool:
         """Whether it goes on without hosts that are lost."""
         return False

@@ -170,10 +170,13 @@ def row_blocks(x: Any) -> Iterator[slice]:
 def block_sums(
     x: NDArray[np.float64], of: Callable[[NDArray[np.float64]], NDArray[Any]]
 ) -> NDArray[np.float64]:
-    """The sum over all rows of what `of` makes of each block of rows, one a column."""
+    """The sum over all rows of what `of` makes of each block of rows, one a column.
+
+    The same bits for any layout of `x` in memory.
+    """
     total = np.zeros(x.shape[1:])
     for rows in row_blocks(x):
-        total += of(x[rows]).sum(axis=0)
+        total += np.ascontiguousarray(of(x[rows])).sum(axis=0)
     return total
 
 

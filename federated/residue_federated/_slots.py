@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from residue_federated.errors import JobError
 from residue_federated.linear._config import Precision
 
 __all__ = ["Slots", "draw_masks"]
@@ -40,11 +41,18 @@ class Slots:
         At least 128 bits of the plaintext space stay free, so a mask hides the rest but for a
         statistical distance below 2**-120. bound_bits: of what is known of a gradient's size, where
         that is more than a slot.
+
+        Raises `JobError` if not even one gradient leaves so many.
         """
         largest = rows * magnitude << (precision.feature_bits - 1)
         width = largest.bit_length() + 1
         room = min((key_bits - 136) // width, 1 + (key_bits - 8 - bound_bits) // width)
-        count = max(1, min(precision.pack, gradients, room))
+        if room < 1:
+            raise JobError(
+                f"a gradient of {width} bits and its mask do not fit a {key_bits}-bit key: take "
+                "a longer one or less precision"
+            )
+        count = min(precision.pack, gradients, room)
         return cls(width, count, -(-gradients // count), gradients)
 
     def unpack(self, plaintexts: Sequence[int]) -> list[int]:

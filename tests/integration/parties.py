@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import sklearn.metrics  # noqa: F401  # what a guest imports at its end would hold up all threads
+
 import residue
 from residue.backends import Backend
 from residue_federated import Identity, Job, PartyReport, TrialAuthority, run_party

@@ -27,6 +27,7 @@ from residue_federated.errors import (
     PeerRefused,
     ProtocolError,
 )
+from residue_federated.linear import _train
 from residue_federated.proto import v1
 from tests.integration.parties import run_all
 
@@ -110,6 +111,8 @@ def twin_of(job: Job) -> Twin:
         ("poisson_regression", 1, {"l2": 0.05}),
         ("poisson_regression", 3, {"batch_size": 25, "shuffle_seed": 1, "intercept": False}),
         ("poisson_regression", 2, {"batch_size": 30}),
+        ("poisson_regression", 2, {"precision": {"residual_bits": 32}}),
+        ("poisson_regression", 5, {}),
     ],
 )
 def test_jobs_equal_their_plaintext_twin(
@@ -233,7 +236,53 @@ def test_labels_that_poisson_regression_cannot_take(tmp_path: Path, label: float
     )
 
 
-@pytest.mark.parametrize("fault", ["other key", "not coprime", "wrong shape", "garbage"])
+def test_the_arbiter_sees_losses_of_epochs_and_not_of_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a batch of two rows would be a function of their labels."""
+    sizes: list[list[int]] = []
+    together = _train._decrypt_together
+
+    def watched(
+        secret: residue.PrivateKey, arrays: list[residue.CiphertextArray]
+    ) -> list[list[int]]:
+        sizes.append([array.size for array in arrays])
+        return together(secret, arrays)
+
+    monkeypatch.setattr(_train, "_decrypt_together", watched)
+    job = make_job(tmp_path, "linear_regression", training={"batch_size": 20, "epochs": 2})
+    assert run_all(job, tmp_path).errors == {}
+    gradients = [1, 1]  # of guest and host, packed
+    epoch = [gradients, gradients, [1, 1, 1]]
+    assert sizes == [*epoch, *epoch]
+
+
+@pytest.mark.parametrize("algorithm", ["logistic_regression", "poisson_regression"])
+def test_announced_sizes_tell_nothing_of_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str
+) -> None:
+    """The bound of a share of the loss would follow from the largest weight otherwise."""
+    bits: list[int] = []
+    send = Line.send
+
+    def watched(line: Line, peer: str, tag: str, *arrays: residue.CiphertextArray) -> None:
+        if tag.startswith("loss/"):
+            bits.append(arrays[0].bound.bit_length())
+        return send(line, peer, tag, *arrays)
+
+    monkeypatch.setattr(Line, "send", watched)
+    for rate in (1e-6, 0.3):
+        training = {"epochs": 2, "optimiser": {"learning_rate": rate}}
+        directory = tmp_path / str(rate)
+        directory.mkdir()
+        assert run_all(make_job(directory, algorithm, training=training), directory).errors == {}
+    assert len(bits) == 4
+    assert len(set(bits)) == 1
+
+
+@pytest.mark.parametrize(
+    "fault", ["other key", "not coprime", "wrong shape", "garbage", "fractions"]
+)
 def test_unusable_ciphertexts_name_the_sender(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
@@ -250,6 +299,8 @@ def test_unusable_ciphertexts_name_the_sender(
             data = arrays[0].to_bytes()[:-256] + arrays[0].public_key.n.to_bytes(256, "little")
         elif fault == "wrong shape":
             data = arrays[0][1:].to_bytes()
+        elif fault == "fractions":
+            data = (arrays[0] * 0.5).to_bytes()
         else:
             data = b"garbage"
         payload = v1.Payload(ciphertexts=v1.Ciphertexts(blocks=[data]))

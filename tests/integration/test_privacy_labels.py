@@ -77,6 +77,16 @@ def test_hosts_get_weights_with_noise_and_the_same_after_a_death(
     exact = Evidence.of(positives, counts, bins.sizes, totals)
     assert not np.isclose(noisy, exact.woe).all()
     assert np.corrcoef(noisy, exact.woe)[0, 1] > 0.9
+    model = json.loads((tmp_path / "private" / "guest" / "models" / "bin.json").read_text())
+    own = np.concatenate([column["woe"] for column in model["columns"]])
+    bins = Bins.of(guest.x, 5)
+    codes = bins.codes(guest.x)
+    positives = np.bincount(codes[positive].ravel(), minlength=len(own))
+    exact = Evidence.of(positives, np.bincount(codes.ravel()), bins.sizes, totals)
+    assert not np.isclose(own, exact.woe).any()  # others work on them: correlations, gradients
+    table = Table.read(tmp_path / "private" / "guest" / "tables" / "bin.parquet")
+    assert set(np.unique(table.x)) <= set(own.tolist())
+    assert [column["iv"] for column in model["columns"]] == list(facts["iv"]["guest"].values())
 
 
 def test_noise_is_not_put_on_other_bins_than_before(

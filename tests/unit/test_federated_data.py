@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from residue_federated._data import Table, load_table
+from residue_federated._data import Scaling, Table, load_table
 from residue_federated._jobs import Job
 from residue_federated.errors import CheckpointError, DataError
 
@@ -61,6 +61,42 @@ def test_standardising_is_undone_and_leaves_gaps() -> None:
     assert table.y.std() == pytest.approx(1)
     np.testing.assert_allclose(table.y_scaling.undo(table.y), y)
     assert raw.standardised(target=False).y is y
+
+
+def test_columns_that_do_not_vary_are_only_moved() -> None:
+    """A constant's deviation is rounding; a column without values has none."""
+    rng = np.random.default_rng(0)
+    gone = np.full(1000, np.nan)
+    x = np.column_stack([rng.normal(size=1000), np.full(1000, 0.1), np.zeros(1000), gone])
+    for raw in (Table([], list("abcd"), x), Table([], list("abcd"), np.asfortranarray(x))):
+        table = raw.standardised(target=False)
+        assert np.abs(table.x[:, 1:3]).max() < 1e-12
+        assert np.isnan(table.x[:, 3]).all()
+        assert table.x_scaling is not None
+        assert table.x_scaling.deviation.tolist()[1:] == [1.0, 1.0, 1.0]
+        assert table.x_scaling.mean[3] == 0.0
+        assert table.scalings() == raw.standardised(target=False).scalings()
+        assert np.abs(raw.scaled_by(table.scalings()).x[:, 1] - 0.0).max() < 1e-12
+
+
+def test_a_scaling_does_not_depend_on_the_order_of_memory() -> None:
+    x = np.random.default_rng(1).normal(size=(30_000, 7)) * 10.0 ** np.arange(7)
+    rows, columns = Scaling.of(x), Scaling.of(np.asfortranarray(x))
+    assert rows.mean.tobytes() == columns.mean.tobytes()
+    assert rows.deviation.tobytes() == columns.deviation.tobytes()
+
+
+def test_a_table_that_is_scaled_twice_keeps_its_units() -> None:
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(5, 3, (50, 2)), rng.normal(100, 20, 50)
+    once = Table([f"{i:02d}" for i in range(50)], ["a", "b"], x, y).standardised(target=True)
+    twice = once.take(np.arange(30)).standardised(target=True)
+    assert twice.x_scaling is not None
+    assert twice.y_scaling is not None
+    assert twice.y is not None
+    np.testing.assert_allclose(twice.x_scaling.undo(twice.x), x[:30])
+    np.testing.assert_allclose(twice.y_scaling.undo(twice.y), y[:30])
+    assert twice.y.std() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("standardised", [False, True])

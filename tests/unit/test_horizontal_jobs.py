@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import yaml
 
-from residue_federated._data import load_table
+from residue_federated._data import Scaling, load_table
 from residue_federated._jobs import Job, load_job
 from residue_federated.errors import JobError
-from residue_federated.horizontal._statistics import joint_scaling
 
 ROWS = {"sklearn": "digits", "split": "rows"}
 TRAIN = {"type": "horizontal_mlp", "classes": 10}
@@ -104,7 +103,7 @@ def test_the_example_is_a_horizontal_job() -> None:
 
 def test_constant_columns_are_not_scaled() -> None:
     x = np.stack([np.full(569, 0.1), np.zeros(569), np.arange(569.0)], axis=1)
-    scaling = joint_scaling(x.mean(axis=0), x.var(axis=0))
+    scaling = Scaling.of_moments(x.mean(axis=0), x.var(axis=0))
     scaled = scaling.apply(x)
     np.testing.assert_allclose(scaled[:, :2], 0.0, atol=1e-12)
     assert scaled[:, 2].std() == pytest.approx(1.0)

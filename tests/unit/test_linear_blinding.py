@@ -48,6 +48,17 @@ def test_reciprocals_do_not_depend_on_what_hides_the_sums() -> None:
     assert found[0] != found[1]
 
 
+def test_announced_sizes_tell_nothing_of_what_hides_the_sums() -> None:
+    """That of the largest product, in steps of 32 bits, would narrow down its factor."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InsecureKeyWarning)
+        public, _ = residue.keygen(1024, insecure_allow_1024=True, device="cpu")
+    sums = public.encrypt([SUMS[0]])
+    for step in (Blind.hide, Blind.reveal):
+        found = {step(Blind(SMALL, 1), sums).bound.bit_length() for _ in range(20)}
+        assert len(found) == 1
+
+
 def test_every_octave_of_the_range_hides_as_often_as_another() -> None:
     blind = Blind(SMALL, 4000)
     octaves = np.array([int(rho).bit_length() - 1 - SMALL.lowest for rho in blind._factors])

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import numpy as np
 import pytest
 
 from residue.paillier import slot_order
 from residue_federated._slots import Slots, draw_masks
-from residue_federated.errors import Diverged
+from residue_federated.errors import Diverged, JobError
 from residue_federated.linear._config import Precision
 from residue_federated.linear._fixed import (
     LOSS_BITS,
@@ -78,6 +79,16 @@ def test_packing_gives_way_to_short_keys() -> None:
     slots = Slots.plan(precision, key_bits=1024, rows=10**6, magnitude=4 << 48, gradients=40)
     assert 1 < slots.count < 16
     assert slots.count * slots.groups >= 40
+
+
+@pytest.mark.parametrize(("bits", "fits"), [(870, True), (900, False)])
+def test_a_key_without_room_for_a_mask_is_refused(bits: int, fits: bool) -> None:
+    asked = partial(Slots.plan, PRECISION, key_bits=1024, rows=2, gradients=1)
+    if fits:
+        assert asked(magnitude=1 << bits).count == 1
+    else:
+        with pytest.raises(JobError, match="and its mask do not fit a 1024-bit key"):
+            asked(magnitude=1 << bits)
 
 
 def test_masks_cover_the_plaintext_space_and_never_repeat() -> None:

@@ -349,6 +349,9 @@ def test_concatenate(keys: Keys, others: Keys) -> None:
     whole = concatenate(parts)
     assert whole.fresh
     assert not parts[0].fresh
+    for first, second in ((slice(3), slice(3)), (slice(2), slice(1, 3))):
+        c = pk.encrypt(I)
+        assert not concatenate([c[first], c[second]]).fresh
     with pytest.raises(ValueError, match="nothing"):
         concatenate([])
     with pytest.raises(ValueError, match="cannot be joined"):
@@ -572,6 +575,37 @@ def test_line5_bounds_travel_with_the_ciphertexts(keys: Keys) -> None:
     for value in (0, 1, 2**100, pk.max_mantissa):
         c = pk.encrypt(value)
         assert value <= pk.ciphertexts_from_bytes(c.to_bytes()).bound <= pk.max_mantissa
+
+
+def test_line5_bounds_can_be_public(keys: Keys) -> None:
+    """What is announced need not follow from the numbers, and never says that all are 0."""
+    pk, sk = keys
+    told = {pk.ciphertexts_from_bytes(pk.encrypt([v]).to_bytes()).bound for v in (0, 1, 2**31)}
+    assert told == {2**32 - 1}
+    for value in (0, 1, 2**70):
+        c = pk.encrypt([value]).widened(100)
+        assert c.bound == 2**100
+        assert c.fresh
+        assert sk.decrypt(c, dtype=object).tolist() == [value]
+    assert pk.encrypt([2**70]).widened(10).bound == 2**70
+    assert pk.encrypt([1]).widened(10_000).bound == pk.max_mantissa
+    with pytest.raises(EncodingOverflow):
+        pk.encrypt([1]).widened(10_000) + 1
+
+
+@pytest.mark.parametrize(("bits", "guard_bits"), [(20, 4), (16, 10), (24, 8), (2, 0)])
+def test_line5_packed_arrays_that_were_sent_add_up(keys: Keys, bits: int, guard_bits: int) -> None:
+    pk, sk = keys
+    packer = Packer(pk, bits=bits, guard_bits=guard_bits)
+    x = np.array([-(1 << bits - 1), (1 << bits - 1) - 1])
+    count = min(packer.most_summands, 300)
+    c = pk.ciphertexts_from_bytes(packer.encrypt(x).ciphertexts.to_bytes())
+    wide = packer.wrap(c, 2, 1)
+    doubled, summands = wide, 1
+    while 2 * summands <= count:
+        doubled, summands = doubled + doubled, 2 * summands
+    assert packer.decrypt(sk, doubled).tolist() == (summands * x).tolist()
+    assert summands == (1 << guard_bits if guard_bits < 9 else 256)
 
 
 def test_line5_packing_refuses_to_exceed_its_budget(keys: Keys, others: Keys) -> None:

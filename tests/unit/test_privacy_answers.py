@@ -151,6 +151,15 @@ def test_what_tells_hosts_of_exact_labels_is_refused_beside_answers(
         job_of(components)
 
 
+@pytest.mark.parametrize("sample", [{"share": 2.0}, {"share": 0.5, "classes": {1: 1.5}}])
+def test_labels_of_repeated_rows_are_not_promised(sample: dict[str, Any]) -> None:
+    repeated = {"more": {"type": "sample", **sample}, "scale": {"type": "standardise"}}
+    for component in (ANSWERS, {"type": "bin", "privacy": {"epsilon": 1.0}}):
+        with pytest.raises(ValueError, match=r"'more' repeats rows|exact labels"):
+            job_of(repeated | {"a": component})
+        job_of({"a": component, "scale": {"type": "standardise"}, **repeated})
+
+
 def test_labels_are_answered_once() -> None:
     with pytest.raises(ValueError, match=r"components\.b: labels are randomised once"):
         job_of({"a": ANSWERS, "b": ANSWERS})

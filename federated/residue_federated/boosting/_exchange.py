@@ -285,7 +285,7 @@ class HostColumns:
 
     def _ascending(self, nodes: NDArray[Any], end: int) -> Ints:
         """Different nodes below `end`, checked."""
-        if len(nodes) and (nodes[0] < 0 or nodes[-1] >= end or (np.diff(nodes) <= 0).any()):
+        if len(nodes) and (nodes[0] < 0 or nodes[-1] >= end or (nodes[1:] <= nodes[:-1]).any()):
             raise ProtocolError(f"{self._guest} named nodes that do not exist")
         return nodes.astype(np.int64)
 

@@ -8,7 +8,8 @@
    them, the WOEs.
 
 Counts are integers, so the WOEs are those of the same bins in the clear, bit by bit. With privacy
-the guest adds noise to the positives of hosts' bins before it computes what they are worth.
+the guest adds noise to the positives of all bins before it computes what they are worth, its own
+included, as its columns are worked on by others afterwards.
 """
 
 from __future__ import annotations
@@ -143,10 +144,8 @@ def _guest(context: Context, config: BinConfig, table: Table, bins: Bins) -> Out
         codes = bins.codes(table.x[rows])
         counts += np.bincount(codes.ravel(), minlength=size)
         positives += np.bincount(codes[positive[rows]].ravel(), minlength=size)
-    own = Evidence.of(positives, counts, bins.sizes, totals)
-    outcome = _outcome(config, table, bins, own.iv, own.woe)
-    ivs: dict[str, Any] = {context.party: dict(zip(table.columns, own.iv.tolist(), strict=True))}
-    found, sizes_of = {}, {}
+    found = {context.party: Evidence.of(positives, counts, bins.sizes, totals)}
+    sizes_of, trace = {context.party: bins.sizes}, []
     for host in context.hosts:
         sizes, theirs = _counts_of(context, config, host, len(positive))
         slots = SumSlots.plan(public, len(positive), theirs.size)
@@ -156,17 +155,20 @@ def _guest(context: Context, config: BinConfig, table: Table, bins: Bins) -> Out
         if context.trace:
             columns = np.repeat(np.arange(sizes.size), sizes)
             positives = found[host].positives
-            outcome.trace.append(positives[np.lexsort((positives, columns))].tolist())
-    facts: dict[str, Any] = {"iv": ivs, "positives": totals[0], "negatives": totals[1]}
+            trace.append(positives[np.lexsort((positives, columns))].tolist())
+    facts: dict[str, Any] = {"positives": totals[0], "negatives": totals[1]}
     if config.privacy is not None:
         found, facts["privacy"] = with_noise(context, config.privacy, found, sizes_of)
+    own = found.pop(context.party)
+    ivs: dict[str, Any] = {context.party: dict(zip(table.columns, own.iv.tolist(), strict=True))}
     for host, evidence in found.items():
         answer = {"iv": evidence.iv}
         if config.transform is not None:
             answer["woe"] = evidence.woe
         line.send_record(host, "weights", **answer)
         ivs[host] = evidence.iv.tolist()
-    outcome.facts = facts
+    outcome = _outcome(config, table, bins, own.iv, own.woe)
+    outcome.facts, outcome.trace = facts | {"iv": ivs}, trace
     return outcome
 
 

@@ -62,7 +62,7 @@ class BinConfig(ComponentConfig):
 
     bins: at most so many a column, besides the one of missing values. transform: ``woe`` puts the
     WOE of its bin in place of every value. privacy: differential privacy of the guest's labels
-    towards the hosts.
+    towards the hosts; what the guest's own bins are worth has noise then, too.
     """
 
     gives_table: ClassVar[bool] = True
@@ -163,6 +163,11 @@ class SampleConfig(ComponentConfig):
     def tells_labels(self) -> bool:
         """Whether rows are drawn by label."""
         return self.stratify or bool(self.classes)
+
+    @property
+    def repeats_rows(self) -> bool:
+        """Whether a row may come more than once."""
+        return max(self.share, *self.classes.values()) > 1 if self.classes else self.share > 1
 
 
 class RandomiseLabelsConfig(ComponentConfig):

@@ -86,7 +86,7 @@ class _Columns:
         """``(columns, columns)``: the columns' products with each other."""
         total = np.zeros((self.x.shape[1], self.x.shape[1]))
         for rows in row_blocks(self.x):
-            z = self.scaling.apply(self.x[rows])
+            z = np.ascontiguousarray(self.scaling.apply(self.x[rows]))
             total += z.T @ z
         return total
 

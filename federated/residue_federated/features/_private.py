@@ -1,7 +1,7 @@
 """What bins are worth, with differential privacy of the labels towards the hosts.
 
 Another label of one row changes the positives of one bin of each column by one: with m columns of
-all hosts together the vector of positives changes by m in absolute sum and by the root of m in
+all parties together the vector of positives changes by m in absolute sum and by the root of m in
 length. Noise on the positives, not on what is computed of them, so bins without a positive and the
 number of positives of all rows are hidden too. How many rows a bin has the host knows by itself.
 """
@@ -32,7 +32,7 @@ def with_noise(
     exact: dict[str, Evidence],
     sizes: dict[str, Integers],
 ) -> tuple[dict[str, Evidence], dict[str, Any]]:
-    """What hosts are told, and what of it goes into the report.
+    """What hosts are told and later components get, and what of it goes into the report.
 
     The noisy positives are on disk before anything of them leaves, and when the component is run
     again they are not drawn again: nothing more is released.
@@ -40,28 +40,28 @@ def with_noise(
     Args:
         context: the guest's.
         privacy: of the job.
-        exact: bins of each host, in the order that it sent them.
-        sizes: of each host's columns.
+        exact: bins of each party, hosts' in the order that they sent them.
+        sizes: of each party's columns.
 
     Raises:
-        CheckpointError: a host's bins are not those of the run that this one goes on from.
+        CheckpointError: a party's bins are not those of the run that this one goes on from.
     """
     columns = sum(s.size for s in sizes.values())
     journal = context.journal("given")
-    counts = {f"counts/{host}": evidence.counts for host, evidence in exact.items()}
+    counts = {f"counts/{party}": evidence.counts for party, evidence in exact.items()}
     if journal.rounds:
         kept = journal.load(1)
         if any(not np.array_equal(kept[name], values) for name, values in counts.items()):
-            raise CheckpointError("hosts' bins are not those whose weights may have been sent")
+            raise CheckpointError("bins are not those whose weights may have been sent")
     else:
         kept = {
-            f"noisy/{host}": evidence.positives + noise_of(privacy, columns, evidence.counts.size)
-            for host, evidence in exact.items()
+            f"noisy/{party}": evidence.positives + noise_of(privacy, columns, evidence.counts.size)
+            for party, evidence in exact.items()
         }
         journal.save(1, counts | kept)
     told = {
-        host: _weighed(kept[f"noisy/{host}"], evidence.counts, sizes[host])
-        for host, evidence in exact.items()
+        party: _weighed(kept[f"noisy/{party}"], evidence.counts, sizes[party])
+        for party, evidence in exact.items()
     }
     return told, {"unit": "label", "delta": 0.0, **privacy.model_dump(exclude_none=True)}
 
@@ -79,7 +79,7 @@ def kept_order(context: Context, order: Integers) -> Integers:
 
 
 def noise_of(privacy: LabelPrivacy, columns: int, size: int) -> Integers:
-    """Noise for ``(size,)`` positives of bins, of so many columns of all hosts together."""
+    """Noise for ``(size,)`` positives of bins, of so many columns of all parties together."""
     if privacy.delta is None:
         return discrete_laplace(math.ceil(columns / privacy.epsilon), size)
     noise = calibrated(privacy.epsilon, privacy.delta, 1)

@@ -42,7 +42,6 @@ from residue_federated.horizontal._quantise import (
     encode_wide,
     wide_integers,
 )
-from residue_federated.horizontal._statistics import joint_scaling
 from residue_federated.horizontal._sums import Adder, Sum, Summand
 from residue_federated.horizontal._twin import twin
 
@@ -179,7 +178,7 @@ class _Client:
         privacy = self.config.privacy
         if privacy is not None:
             return public_scaling(privacy, self.context.party, self.table.columns)
-        return joint_scaling(mean, variance) if self.config.standardise else None
+        return Scaling.of_moments(mean, variance) if self.config.standardise else None
 
     def _round(self, number: int, start: Array, rows: float) -> tuple[Array, float]:
         """One round: new parameters, and the loss of those before."""

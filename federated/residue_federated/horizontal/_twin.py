@@ -13,12 +13,11 @@ from __future__ import annotations
 import numpy as np
 
 from residue_federated._context import Twin
-from residue_federated._data import Table
+from residue_federated._data import Scaling, Table
 from residue_federated._jobs import Job
 from residue_federated.horizontal._config import HorizontalConfig
 from residue_federated.horizontal._models import Network, class_labels, descend
 from residue_federated.horizontal._private import cut_step, public_scaling
-from residue_federated.horizontal._statistics import joint_scaling
 
 __all__ = ["twin"]
 
@@ -32,7 +31,7 @@ def twin(job: Job, config: HorizontalConfig, tables: dict[str, Table]) -> Twin:
         scaling = public_scaling(config.privacy, job.guest.name, tables[clients[0]].columns)
         x = x if scaling is None else scaling.apply(x)
     if config.standardise:
-        x = joint_scaling(x.mean(axis=0), x.var(axis=0)).apply(x)
+        x = Scaling.of_moments(x.mean(axis=0), x.var(axis=0)).apply(x)
     if config.batch_size is not None:
         config = config.model_copy(update={"batch_size": config.batch_size * len(clients)})
     network = Network.of(config, x.shape[1])

@@ -88,8 +88,12 @@ class Blinding:
     @property
     def bound_bits(self) -> int:
         """Of the bound of such a product: of the largest reciprocal times the largest rho."""
-        reciprocal = self.shift - self.lowest - self.fraction + LOW + 1
-        return reciprocal + self.lowest + self.spread + 1 + self.later_bits
+        return self.reciprocal_bits + self.lowest + self.spread + 1 + self.later_bits
+
+    @property
+    def reciprocal_bits(self) -> int:
+        """Of the largest reciprocal of an N."""
+        return self.shift - self.lowest - self.fraction + LOW + 1
 
     def fits(self, values: Sequence[int]) -> bool:
         """Whether the guest can have made these N."""
@@ -120,11 +124,18 @@ class Blind:
         """``[N]`` of sums ``(rows,)``, in another order."""
         rests = [secrets.randbelow(int(rho) >> EXACT) for rho in self._factors]
         hidden = sums.multiply(self._factors) + np.array(rests, dtype=object)
-        return hidden[self._order]
+        return self._said(sums, hidden)[self._order]
 
     def reveal(self, reciprocals: residue.CiphertextArray) -> residue.CiphertextArray:
         """``[2**shift / S]`` from the arbiter's reciprocals of the N."""
-        return reciprocals[np.argsort(self._order)].multiply(self._factors)
+        return self._said(reciprocals, reciprocals[np.argsort(self._order)].multiply(self._factors))
+
+    def _said(
+        self, before: residue.CiphertextArray, after: residue.CiphertextArray
+    ) -> residue.CiphertextArray:
+        """`after` with a bound that tells nothing of rho, which a window of 32 bits would."""
+        blinding = self._blinding
+        return after.widened(before.bound.bit_length() + blinding.lowest + blinding.spread + 1)
 
     @property
     def log_sum(self) -> int:

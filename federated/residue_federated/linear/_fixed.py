@@ -25,6 +25,7 @@ from residue_federated.linear._config import Precision
 
 __all__ = [
     "LOSS_BITS",
+    "LOSS_WIDTH",
     "Quantised",
     "encode_residual_share",
     "loss_coefficients",
@@ -35,8 +36,8 @@ Matrix = Columns | NDArray[np.float64]
 
 LOSS_BITS = 26
 """Fractional bits of the coefficients that turn a gradient into a share of the loss."""
-_LOSS_WIDTH = 40
-"""Such a coefficient is below ``2**_LOSS_WIDTH``."""
+LOSS_WIDTH = 40
+"""Such a coefficient is below ``2**LOSS_WIDTH``."""
 
 
 class _Rounded:
@@ -94,6 +95,6 @@ def loss_coefficients(
     Raises `Diverged` if a weight is too large for them.
     """
     out = np.rint(weights / scale * 2.0**LOSS_BITS)
-    if not bool(np.all(np.abs(out) < 2.0**_LOSS_WIDTH)):
+    if not bool(np.all(np.abs(out) < 2.0**LOSS_WIDTH)):
         raise Diverged("a weight grew past all bounds: lower the learning rate")
     return np.asarray(out, dtype=np.int64)

@@ -165,8 +165,10 @@ def batches(config: LinearConfig, rows: int, epoch: int) -> Iterator[NDArray[np.
 def label_of(config: LinearConfig, party: str, y: NDArray[np.float64]) -> NDArray[np.float64]:
     """The label as the objective takes it: -1 and 1 for a classifier of two classes.
 
-    Raises `DataError` for labels that the model does not know.
+    Raises `DataError` for labels that the model does not know, or that are all the same.
     """
+    if np.ptp(y) == 0:
+        raise DataError(f"{party}: the label is the same in every row: there is nothing to learn")
     if config.type == "softmax_regression":
         classes_of(party, y)
     if config.type != "logistic_regression":

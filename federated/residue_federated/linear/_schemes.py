@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,17 +23,31 @@ from residue_federated.linear._columns import Columns
 from residue_federated.linear._config import LinearConfig
 from residue_federated.linear._fixed import (
     LOSS_BITS,
+    LOSS_WIDTH,
     Quantised,
     encode_residual_share,
     loss_coefficients,
 )
 from residue_federated.linear._models import MOST_CLASSES, Objective, Penalty
 
-__all__ = ["Moments", "Poisson", "Quadratic", "ResidualFormat", "Scheme", "Side", "penalty_of"]
+__all__ = [
+    "Moments",
+    "Poisson",
+    "Quadratic",
+    "ResidualFormat",
+    "Scheme",
+    "Side",
+    "loss_bits",
+    "multiplied",
+    "penalty_of",
+    "share_bits",
+]
 
 Ciphertexts = residue.CiphertextArray
 
 _ROW_BITS = 31
+_LABEL_BITS = 36
+"""Fractional bits of a label that are kept; those that a finer unit has beyond are zeros."""
 _SPARE = 12
 """Fractional bits of a softmax gradient beyond those of a factor."""
 
@@ -139,6 +153,26 @@ def penalty_of(side: Side) -> float:
     return Penalty.of(side.config, side.penalised).value(side.weights)
 
 
+def share_bits(side: Side) -> int:
+    """Of a party's share of a residual, or of its factor, whatever it is."""
+    precision = side.config.precision
+    return precision.residual_bits + precision.integer_bits + 1
+
+
+def multiplied(side: Side, before: Ciphertexts, factor: NDArray[np.int64]) -> Ciphertexts:
+    """`before` times this party's factors, with a bound that does not depend on them."""
+    return before.multiply(factor).widened(before.bound.bit_length() + share_bits(side))
+
+
+def loss_bits(side: Side, bound: int, rows: int) -> int:
+    """Of a share of the loss over so many rows, whatever the columns and weights are.
+
+    bound: of what they are multiplied with, residuals or labels.
+    """
+    features = side.config.precision.feature_bits + side.weights.shape[-1].bit_length()
+    return bound.bit_length() + rows.bit_length() + features + LOSS_WIDTH
+
+
 class Moments:
     """``[y] @ X`` of batches of rows, from the label under encryption, at a host."""
 
@@ -146,6 +180,7 @@ class Moments:
         self._side = side
         self._label = label
         self._known: dict[str, Ciphertexts] = {}
+        self.bound = label.bound
 
     def of(self, rows: NDArray[np.int64]) -> Ciphertexts:
         """Of one batch, ``(columns,)`` or ``(classes, columns)``; kept where no epoch shuffles."""
@@ -179,7 +214,7 @@ class Quadratic:
     def share(self, tag: str, rows: NDArray[np.int64]) -> None:
         """Its share, encrypted, to the guest."""
         side = self._side
-        share = side.key.encrypt(self._encoded(rows))
+        share = side.key.encrypt(self._encoded(rows)).widened(share_bits(side))
         side.context.line.send(side.context.guest, f"u/{tag}", share)
 
     def residuals(self, tag: str, rows: NDArray[np.int64], prepared: int) -> Ciphertexts:
@@ -191,7 +226,8 @@ class Quadratic:
             line.receive(host, f"u/{tag}", side.key, shape, idle=idle)[0]
             for host in side.context.hosts
         ]
-        return sum(shares[1:], shares[0]) + self._encoded(rows)
+        d = sum(shares[1:], shares[0]) + self._encoded(rows)
+        return d.widened(share_bits(side) + BOUND_STEP + len(shares).bit_length())
 
     def loss(self, d: Ciphertexts, g: Ciphertexts, rows: NDArray[np.int64]) -> Ciphertexts:
         """A product of the gradients with this party's own weights."""
@@ -199,7 +235,8 @@ class Quadratic:
         weights = objective.u_factor * side.weights
         unit = 2.0**side.format.loss
         constant = round(len(rows) * penalty_of(side) / objective.square_factor * unit)
-        return (g @ loss_coefficients(weights, side.columns.scale)[:, None]) + constant
+        share = (g @ loss_coefficients(weights, side.columns.scale)[:, None]) + constant
+        return share.widened(loss_bits(side, d.bound, len(rows)))
 
     def _encoded(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         side = self._side
@@ -248,10 +285,10 @@ class Poisson:
         at = chain.index(side.context.party)
         factor = self._factor(rows)
         if at == 0:
-            line.send(chain[1], f"u/{tag}", side.key.encrypt(factor))
+            line.send(chain[1], f"u/{tag}", side.key.encrypt(factor).widened(share_bits(side)))
             return
         (before,) = line.receive(chain[at - 1], f"u/{tag}", side.key, (len(rows),))
-        line.send(chain[at + 1], f"u/{tag}", before.multiply(factor))
+        line.send(chain[at + 1], f"u/{tag}", multiplied(side, before, factor))
 
     def residuals(self, tag: str, rows: NDArray[np.int64], prepared: int) -> Ciphertexts:
         """The mean of all parties, less the label."""
@@ -260,8 +297,9 @@ class Poisson:
         idle = line.precompute(side.key, prepared)
         last = side.context.hosts[-1]
         (before,) = line.receive(last, f"u/{tag}", side.key, (len(rows),), idle=idle)
-        product = before.multiply(self._factor(rows))
-        return product - self._finest_label(rows)
+        product = multiplied(side, before, self._factor(rows))
+        d = product - self._finest_label(rows)
+        return d.widened(product.bound.bit_length() + 1)
 
     def loss(self, d: Ciphertexts, g: Ciphertexts, rows: NDArray[np.int64]) -> Ciphertexts:
         """At the guest the sum of the means; everywhere the label's part and the penalty."""
@@ -272,7 +310,8 @@ class Poisson:
             moments = self._moments.of(rows)
             coefficients = loss_coefficients(-side.weights, side.columns.scale)[:, None]
             constant = round(math.ldexp(len(rows) * penalty_of(side), unit))
-            return (moments @ coefficients) + constant
+            share = (moments @ coefficients) + constant
+            return share.widened(loss_bits(side, self._moments.bound, len(rows)))
         y = side.label[rows]
         rest = len(rows) * penalty_of(side) - float(y @ (side.x[rows] @ side.weights))
         shift = unit - self._format.fraction
@@ -285,10 +324,14 @@ class Poisson:
             share = np.exp(side.x[rows] @ side.weights)
         return encode_residual_share(share, side.config.precision)
 
-    def _encoded_label(self) -> NDArray[np.int64]:
-        """The label as the hosts get it, encrypted."""
+    def _encoded_label(self) -> NDArray[Any]:
+        """The label as the hosts get it, encrypted: integers, which may pass 64 bits."""
         assert self._side.label is not None
-        return np.asarray(np.rint(np.ldexp(self._side.label, self._format.label)), dtype=np.int64)
+        # Below 2**16 * 2**36: a float64 has all of its bits, and an int64 room.
+        short = min(self._format.label, _LABEL_BITS)
+        steps = np.rint(np.ldexp(self._side.label, short)).astype(np.int64)
+        rest = self._format.label - short
+        return np.asarray(steps.astype(object) << rest if rest else steps)
 
     def _finest_label(self, rows: NDArray[np.int64]) -> NDArray[np.object_]:
         """The label in the residual's unit, which may pass 64 bits."""

@@ -26,7 +26,14 @@ import residue
 from residue_federated.errors import Diverged
 from residue_federated.linear._blinding import LOG_BITS, Blind, Blinding
 from residue_federated.linear._fixed import LOSS_BITS, encode_residual_share, loss_coefficients
-from residue_federated.linear._schemes import Moments, Side, penalty_of
+from residue_federated.linear._schemes import (
+    Moments,
+    Side,
+    loss_bits,
+    multiplied,
+    penalty_of,
+    share_bits,
+)
 
 __all__ = ["Softmax"]
 
@@ -65,14 +72,14 @@ class Softmax:
         chain = [*side.context.hosts, side.context.guest]
         at = chain.index(side.context.party)
         if at == 0:
-            line.send(chain[1], f"u/{tag}", side.key.encrypt(factor))
+            line.send(chain[1], f"u/{tag}", side.key.encrypt(factor).widened(share_bits(side)))
             (inverse,) = line.receive(side.context.guest, f"p/{tag}", side.key, (len(rows),))
             before = inverse.reshape(-1, 1)
         else:
             (before,) = line.receive(chain[at - 1], f"u/{tag}", side.key, factor.shape)
-            line.send(chain[at + 1], f"u/{tag}", before.multiply(factor))
+            line.send(chain[at + 1], f"u/{tag}", multiplied(side, before, factor))
             (before,) = line.receive(chain[at - 1], f"p/{tag}", side.key, factor.shape)
-        line.send(chain[at + 1], f"p/{tag}", before.multiply(factor))
+        line.send(chain[at + 1], f"p/{tag}", multiplied(side, before, factor))
 
     def residuals(self, tag: str, rows: NDArray[np.int64], prepared: int) -> Ciphertexts:
         """Probabilities less the label."""
@@ -82,13 +89,13 @@ class Softmax:
         factor, idle = self._factor(rows), line.precompute(side.key, prepared)
         self._blind = Blind(self._blinding, len(rows))
         (before,) = line.receive(hosts[-1], f"u/{tag}", side.key, factor.shape, idle=idle)
-        sums = before.multiply(factor).sum(axis=1)
+        sums = multiplied(side, before, factor).sum(axis=1)
         line.send(arbiter, f"s/{tag}", self._blind.hide(sums))
         (inverse,) = line.receive(arbiter, f"s/{tag}", side.key, sums.shape, idle=idle)
         line.send(hosts[0], f"p/{tag}", self._blind.reveal(inverse))
         (before,) = line.receive(hosts[-1], f"p/{tag}", side.key, factor.shape, idle=idle)
         one = 1 << self._blinding.shift
-        return before.multiply(factor) - self._indicator(rows).astype(object) * one
+        return multiplied(side, before, factor) - self._indicator(rows).astype(object) * one
 
     def loss(self, d: Ciphertexts, g: Ciphertexts, rows: NDArray[np.int64]) -> Ciphertexts:
         """Its ``c_p - u_py`` and penalty; the guest's less what hides the sums and their unit."""
@@ -98,7 +105,10 @@ class Softmax:
         if self._moments is not None:
             coefficients = loss_coefficients(-side.weights, side.columns.scale).reshape(-1, 1)
             own = self._moments.of(rows).ravel() @ coefficients
-            return (own << (LOG_BITS - LOSS_BITS)) + round(math.ldexp(plain, LOG_BITS))
+            shift = LOG_BITS - LOSS_BITS
+            share = (own << shift) + round(math.ldexp(plain, LOG_BITS))
+            classes = len(side.weights).bit_length()
+            return share.widened(loss_bits(side, self._moments.bound, len(rows)) + classes + shift)
         assert self._blind is not None
         plain -= float(u[self._indicator(rows).astype(np.bool_)].sum())
         plain -= len(rows) * self._blinding.fraction * math.log(2)

@@ -88,12 +88,13 @@ def _keys(context: Context) -> _Keys:
 class _Batch:
     """One batch at a guest or host.
 
-    tag: its place in the job. rows: their indices. slots: how its gradients are packed.
-    sent, others: ciphertexts that leave the party for the residuals, and besides. later: those of
-    the next batch.
+    tag: its place in the job. last: whether it ends an epoch. rows: their indices. slots: how its
+    gradients are packed. sent, others: ciphertexts that leave the party for the residuals, and
+    besides. later: those of the next batch.
     """
 
     tag: str
+    last: bool
     rows: NDArray[np.int64]
     slots: Slots
     sent: int
@@ -177,11 +178,12 @@ class _Side:
         for number, rows in enumerate(plan):
             size = self.weights[..., : self.trained].size
             slots = _slots(self.format, self.config, self.key, len(rows), size)
-            final = epoch + 1 == self.config.epochs and number + 1 == len(plan)
+            last = number + 1 == len(plan)
+            final = epoch + 1 == self.config.epochs and last
             others = slots.groups + 1
             sent = self.scheme.sent(len(rows))
             later = 0 if final else sent + others
-            yield _Batch(f"{epoch}/{number}", rows, slots, sent, others, later)
+            yield _Batch(f"{epoch}/{number}", last, rows, slots, sent, others, later)
 
     def update(self, gradients: list[int], rows: int) -> None:
         """One step with unmasked gradients."""
@@ -238,9 +240,9 @@ class _Guest(_Side):
         stop = bool(losses) and stops(self.config, losses)
         context.progress(done, self.config.epochs, losses[-1] if losses else None)
         while not stop:
-            reply = v1.MaskedPlaintexts()
+            reply, loss = v1.MaskedPlaintexts(), None
             for batch in self.batches(len(losses)):
-                reply = self._batch(batch)
+                reply, loss = self._batch(batch, loss)
             if not reply.HasField("loss"):
                 raise ProtocolError(f"{context.arbiter} did not send the loss of an epoch")
             losses.append(reply.loss)
@@ -262,7 +264,13 @@ class _Guest(_Side):
             trace=self.gradients,
         )
 
-    def _batch(self, batch: _Batch) -> v1.MaskedPlaintexts:
+    def _batch(
+        self, batch: _Batch, before: residue.CiphertextArray | None
+    ) -> tuple[v1.MaskedPlaintexts, residue.CiphertextArray]:
+        """The arbiter's answer, and the loss of the epoch so far; `before` without this batch.
+
+        The arbiter gets the loss with the last batch alone: that of a few rows tells of them.
+        """
         line, hosts, arbiter = self.line, self.context.hosts, self.context.arbiter
         assert arbiter is not None
         tag, rows, key = batch.tag, batch.rows, self.key
@@ -274,12 +282,14 @@ class _Guest(_Side):
         idle = line.precompute(key, batch.others + batch.later)
         for host in hosts:
             loss = loss + line.receive(host, f"loss/{tag}", key, (1,), idle=idle)[0]
-        line.send(arbiter, f"g/{tag}", masked, loss)
+        if before is not None:
+            loss = loss + before
+        line.send(arbiter, f"g/{tag}", masked, *([loss] if batch.last else []))
         # Not a moment to prepare more: arbiter and hosts may share this machine's cores, and the
         # wait for the hosts' next shares is longer.
         gradients, reply = self.unmasked(f"g/{tag}", masks, batch.slots)
         self.update(gradients, len(rows))
-        return reply
+        return reply, loss
 
 
 class _Host(_Side):
@@ -340,16 +350,15 @@ class _Arbiter:
         context.progress(done, config.epochs, losses[-1] if losses else None)
         while not losses or not stops(config, losses):
             plan = list(batches(config, rows, len(losses)))
-            total = 0.0
+            logs = 0
             for number, batch in enumerate(plan):
                 place = f"{len(losses)}/{number}"
-                logs = self._invert(f"s/{place}", len(batch), secret)
+                logs += self._invert(f"s/{place}", len(batch), secret)
                 tag = f"g/{place}"
-                answers, loss = self._decrypted(tag, len(batch), sizes, secret, logs)
-                total += loss
                 last = number == len(plan) - 1
+                answers, loss = self._decrypted(tag, len(batch), sizes, secret, last=last)
                 if last:
-                    losses.append(total / rows)
+                    losses.append(self._loss(loss, logs, rows) / rows)
                     if not math.isfinite(losses[-1]):
                         raise Diverged("the loss is not finite: lower the learning rate")
                 for peer, values in answers.items():
@@ -386,7 +395,8 @@ class _Arbiter:
         if not blinding.fits(values):
             text = f"{guest} sent '{tag}' with a sum out of range: beyond {blinding.most_bits} bits"
             raise AuditViolation(text, guest, "data")
-        line.send(guest, tag, secret.encrypt(blinding.reciprocals(values)))
+        answer = secret.encrypt(blinding.reciprocals(values))
+        line.send(guest, tag, answer.widened(blinding.reciprocal_bits))
         return log_sum(values)
 
     def _decrypted(
@@ -395,26 +405,29 @@ class _Arbiter:
         rows: int,
         sizes: dict[str, tuple[int, int]],
         secret: residue.PrivateKey,
-        logs: int,
-    ) -> tuple[dict[str, list[int]], float]:
-        """Masked gradients by party, and the sum of the loss over a batch's rows."""
+        *,
+        last: bool,
+    ) -> tuple[dict[str, list[int]], int]:
+        """Masked gradients by party, and with the last batch of an epoch its loss, else 0."""
         context = self.context
         packed: list[residue.CiphertextArray] = []
         for peer, (_, columns) in sizes.items():
             slots = _slots(self.format, self.config, secret.public_key, rows, columns)
-            shapes = [(slots.groups,), (1,)] if peer == context.guest else [(slots.groups,)]
+            shapes = [(slots.groups,), *([(1,)] if last and peer == context.guest else [])]
             packed += context.line.receive(peer, tag, secret.public_key, *shapes)
         plain = _decrypt_together(secret, packed)
-        answers = {context.guest: plain.pop(0)}
-        fixed = plain.pop(0)[0]
-        answers |= dict(zip(context.hosts, plain, strict=True))
+        loss = plain.pop(1)[0] if last else 0
+        return dict(zip([context.guest, *context.hosts], plain, strict=True)), loss
+
+    def _loss(self, fixed: int, logs: int, rows: int) -> float:
+        """The sum of the loss over all rows. logs: of softmax, those of the hidden sums."""
         if self.format.blinding is not None:
-            return answers, total_loss(fixed + logs)
+            return total_loss(fixed + logs)
         loss = fixed / 2.0**self.format.loss
         if self.config.type == "poisson_regression":
-            return answers, loss
+            return loss
         objective = Objective.of(self.config)
-        return answers, objective.offset * rows + objective.square_factor * loss
+        return objective.offset * rows + objective.square_factor * loss
 
 
 _MOST_ROWS = 1 << 31

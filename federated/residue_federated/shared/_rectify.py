@@ -96,8 +96,12 @@ class Rectifier:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """The guest's: a bit a number, a factor a place, and an order of each number's places."""
         count, places = shape
-        drawn = self.exchange.drawn(f"{tag}/blind", count * (1 + 2 * places), 8)
-        turned = (drawn[:count] & 1).astype(np.int64)
-        factors, order = drawn[count:].reshape(2, count, places)
-        index = np.argsort(order.astype(np.uint64), axis=1) + places * np.arange(count)[:, None]
-        return turned, (factors % (_PRIME - 1) + 1).astype(np.int64), index.ravel()
+        drawn = self.exchange.drawn(f"{tag}/blind", count * (1 + 4 * places), 8)
+        words = drawn.astype(np.uint64)
+        turned = (words[:count] & np.uint64(1)).astype(np.int64)
+        # Of 128 bits each: of 64 a factor would be 2**-58 from uniform, and two places might tie.
+        high, low, first, second = words[count:].reshape(4, count, places)
+        most = np.uint64(_PRIME - 1)
+        factors = (high % most * np.uint64(2**64 % (_PRIME - 1)) + low % most) % most
+        index = np.lexsort((second, first), axis=1) + places * np.arange(count)[:, None]
+        return turned, factors.astype(np.int64) + 1, index.ravel()

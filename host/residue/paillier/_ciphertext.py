@@ -358,6 +358,18 @@ class CiphertextArray:
         shifted = self << BASE_BITS * (self._exponent - exponent)
         return self._result(shifted._residues, self._shape, exponent, shifted._bound)
 
+    def widened(self, bits: int) -> CiphertextArray:
+        """The same ciphertexts with a bound of ``2**bits`` at least, as far as the key has room.
+
+        `bound` follows from the largest of the numbers that were computed with, and `to_bytes`
+        tells it, rounded up. Where that largest number is a secret, a size that is public, of what
+        the numbers can be, belongs in its place.
+        """
+        bound = max(self._bound, min(1 << bits, self._public_key.max_mantissa))
+        return CiphertextArray(
+            self._public_key, self._residues, self._shape, self._exponent, bound, self._randomness
+        )
+
     # --- leaving the process --------------------------------------------------------------------
 
     def rerandomize(self) -> CiphertextArray:
@@ -472,7 +484,8 @@ class CiphertextArray:
 def concatenate(arrays: Sequence[CiphertextArray]) -> CiphertextArray:
     """Join arrays of one key and backend along their first axis, at their smallest exponent.
 
-    The result is fresh if all parts are; the parts are not any more.
+    The result is fresh if all parts are, and none of them comes twice, even in part; the parts are
+    not any more.
 
     Raises:
         KeyMismatch, BackendError: different keys or backends.
@@ -487,7 +500,8 @@ def concatenate(arrays: Sequence[CiphertextArray]) -> CiphertextArray:
             raise ValueError(f"shapes {first.shape} and {c.shape} cannot be joined")
     exponent = min(c.exponent for c in arrays)
     aligned = [c.at_exponent(exponent) for c in arrays]
-    fresh = all(c.fresh for c in aligned)
+    distinct = len({id(c._randomness) for c in aligned}) == len(aligned)
+    fresh = distinct and all(c.fresh for c in aligned)
     for c in arrays:
         c._randomness.unused = False
     return CiphertextArray(

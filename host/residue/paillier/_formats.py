@@ -41,7 +41,8 @@ _HAS_RANDOMIZER = 1
 def ciphertexts_to_bytes(c: CiphertextArray) -> bytes:
     """Header, shape, limbs. The caller has released the ciphertexts."""
     key = c.public_key
-    bound_bits = -(-c.bound.bit_length() // BOUND_STEP) * BOUND_STEP
+    # Never 0: that would say that all plaintexts are.
+    bound_bits = max(1, -(-c.bound.bit_length() // BOUND_STEP)) * BOUND_STEP
     header = _CIPHERTEXTS.pack(
         _CIPHERTEXTS_MAGIC,
         VERSION,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from residue.errors import EncodingError, EncodingOverflow
 from residue.paillier._ciphertext import CiphertextArray
 from residue.paillier._encoding import Encoded, decode, encode
+from residue.paillier._formats import BOUND_STEP
 from residue.paillier._keys import PrivateKey, PublicKey
 
 __all__ = ["PackedArray", "Packer", "side_by_side", "slot_order"]
@@ -66,7 +67,9 @@ class Packer:
         self._guard_bits = guard_bits
         self._exponent = exponent
         self._width = bits + guard_bits
-        self._slots = (public_key.max_mantissa.bit_length() - 1) // self._width
+        # Sums of packed arrays that were sent, whose bounds are rounded up, must fit as well.
+        room = public_key.max_mantissa.bit_length() - 1 - guard_bits
+        self._slots = (room // BOUND_STEP * BOUND_STEP + guard_bits) // self._width
         if not self._slots:
             raise EncodingOverflow(
                 f"a slot of {self._width} bits does not fit a {public_key.bits}-bit key"
