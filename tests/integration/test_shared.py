@@ -329,7 +329,12 @@ def test_every_ciphertext_that_leaves_carries_fresh_randomness(tmp_path: Path) -
     ("algorithm", "party", "change", "expected"),
     [
         (LEAST_SQUARES, "h0", lambda f: f.assign(a=f["a"] * 0 + 99.0), "h0: column 'a' has val"),
-        (POISSON, "guest", lambda f: f.assign(y=-1.0), "guest: labels must be from 0 to below 64"),
+        (
+            POISSON,
+            "guest",
+            lambda f: f.assign(y=f["y"] - 1),
+            "guest: labels must be from 0 to below 64",
+        ),
         (SOFTMAX, "guest", lambda f: f.assign(y=f["y"] + 0.5), "guest: labels of several classes"),
     ],
 )

@@ -272,7 +272,9 @@ class Poisson:
                 f"{side.context.party}: the labels of Poisson regression must be from 0 to below "
                 f"{limit}, the bound of precision.integer_bits"
             )
-        line.broadcast(side.context.hosts, "y", side.key.encrypt(self._encoded_label()))
+        label = side.key.encrypt(self._encoded_label())
+        bits = side.format.label + side.config.precision.integer_bits
+        line.broadcast(side.context.hosts, "y", label.widened(bits))
 
     def sent(self, rows: int) -> int:
         """One a row."""
