@@ -360,7 +360,7 @@ def load_job(path: Path) -> Job:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise JobError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:  # of values that are none, the parser raises anything
         raise JobError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise JobError(f"{path} must be a mapping with at least name, guest, hosts and components")
@@ -368,7 +368,11 @@ def load_job(path: Path) -> Job:
     data = job.model_dump()
     for party in (data["guest"], *data["hosts"]):
         if "file" in party["data"]:
-            party["data"]["file"] = (path.parent / party["data"]["file"]).resolve()
+            file = path.parent / party["data"]["file"]
+            try:
+                party["data"]["file"] = file.resolve()
+            except (OSError, RuntimeError, ValueError) as error:
+                raise JobError(f"{path.name}: {party['name']}.data.file: {error}") from error
     return validated(data, path.name)
 
 

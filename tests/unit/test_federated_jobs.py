@@ -89,6 +89,27 @@ def test_not_a_job(tmp_path: Path, text: str) -> None:
     assert "job.yaml" in refused(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-02-30",
+        "!!int ''",
+        "0x_",
+        "1" * 5000,
+        "!!bool perhaps",
+        "!!timestamp once",
+        "[" * 3000 + "]" * 3000,
+    ],
+)
+def test_values_that_the_parser_stumbles_over(tmp_path: Path, value: str) -> None:
+    assert "job.yaml is not YAML" in refused(tmp_path, f"name: n\nsince: {value}\n")
+
+
+def test_a_path_that_is_none(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["guest"]["data"] = {"file": "a\0.csv", "label": "y"}
+    assert "guest.data.file: embedded null" in refused(tmp_path, content)
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="cannot read"):
         load_job(tmp_path / "none.yaml")
