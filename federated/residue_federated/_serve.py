@@ -60,7 +60,11 @@ def folder_of(job: Job) -> str:
 
 @dataclass
 class _Post:
-    """A job that was handed in. called: by another party of it. ready: done, but for the others."""
+    """A job that was handed in.
+
+    called: by another party of it. ready: done, but for the others. withdrawn: its file was removed
+    while its thread runs, so that it is forgotten when that ends.
+    """
 
     file: Path
     job: Job
@@ -68,6 +72,7 @@ class _Post:
     state: State = "waiting"
     called: bool = False
     ready: bool = False
+    withdrawn: bool = False
     thread: threading.Thread | None = field(default=None, repr=False)
 
     @property
@@ -123,9 +128,14 @@ class Desk:
         unknown = [name for name, address in others.items() if address is None]
         if unknown:
             raise JobError(f"{file.name}: the job gives no address for {', '.join(unknown)}")
-        post = _Post(file, job, {n: a for n, a in others.items() if a is not None})
+        addresses = {n: a for n, a in others.items() if a is not None}
+        post = _Post(file, job, addresses)
         with self._changed:
             known = self._posts.get(job.digest)
+            if known is not None and known.withdrawn:  # it is back before its thread has ended
+                known.file, known.job, known.addresses = file, job, addresses
+                known.withdrawn = False
+                return
             if known is not None and known.state in ("waiting", "running"):
                 raise JobError(f"{file.name}: the job of {known.file.name} is the same")
             folder = self._out / folder_of(job)
@@ -142,9 +152,13 @@ class Desk:
     def look(self, folder: Path) -> None:
         """Take the jobs of new and changed files of a folder in; forget those of files removed.
 
-        A file is read once two looks have found it the same: it has been written to its end.
+        A file is read once two looks have found it the same: it has been written to its end. While
+        the folder cannot be read, all stays as it is.
         """
-        found = _job_files(folder)
+        try:
+            found = _job_files(folder)
+        except OSError:
+            return
         for file in self._seen.keys() - found.keys():
             del self._seen[file]
             self._withdraw(file)
@@ -156,7 +170,7 @@ class Desk:
             self._withdraw(file)
             try:
                 self.submit(file)
-            except ResidueError as error:
+            except (ResidueError, OSError) as error:
                 self._news(ascii(file.name), f"not taken: {error}")
 
     def run(self, folder: Path | None = None) -> list[str]:
@@ -174,12 +188,15 @@ class Desk:
                 if self._stopping or idle:
                     break
                 self._changed.wait(_POLL)
-        for post in self._posts.values():
-            if post.thread is not None:
-                post.thread.join(_STOPPING)
+        with self._changed:
+            posts = list(self._posts.values())
+        for post in posts:
+            thread = post.thread  # which sets it to None when it ends
+            if thread is not None:
+                thread.join(_STOPPING)
             if post.state == "done":
                 self._door.dismiss(post.digest)
-        return [post.job.name for post in self._posts.values() if post.state == "failed"]
+        return [post.job.name for post in posts if post.state == "failed"]
 
     def stop(self) -> None:
         """End all jobs; the others are told. They can be resumed."""
@@ -191,13 +208,15 @@ class Desk:
         ).start()
 
     def _withdraw(self, file: Path) -> None:
-        """Forget the job of a file that was removed or changed, unless it runs."""
+        """Forget the job of a file that was removed or changed, at once or when its thread ends."""
         with self._changed:
             for post in [p for p in self._posts.values() if p.file == file]:
+                if post.thread is not None:
+                    post.withdrawn = True
+                    continue
                 if post.state in ("waiting", "done"):
                     self._door.dismiss(post.digest)
-                if post.state != "running":
-                    del self._posts[post.digest]
+                del self._posts[post.digest]
 
     def _wait_for(self, post: _Post) -> None:
         def called() -> None:
@@ -249,14 +268,11 @@ class Desk:
             again = others and not self._leads(post) and not self._stopping
         finally:
             with self._changed:
-                post.called, post.ready, post.thread = False, False, None
+                post.ready = False
                 post.state = "waiting" if again else "failed" if failure else "done"
-                if again or not failure:
-                    self._wait_for(post)
-                else:
-                    told = f"the job has failed at {self._party}: {failure}"
-                    self._door.fail(post.digest, [*post.addresses], told)
-                self._changed.notify_all()
+                told = f"the job has failed at {self._party}: {failure}"
+                self._ended(post, told if post.state == "failed" else "")
+                again = again and not post.withdrawn
             if failure:
                 waits = "; waits to be called again" if again else ""
                 self._news(name, f"failed: {failure}{waits}")
@@ -279,12 +295,20 @@ class Desk:
             self._news(name, f"stays done; a party that asked is not answered: {error}")
         finally:
             with self._changed:
-                post.called, post.thread = False, None
-                if failure:
-                    self._door.fail(post.digest, [*post.addresses], failure)
-                else:
-                    self._wait_for(post)
-                self._changed.notify_all()
+                self._ended(post, failure)
+
+    def _ended(self, post: _Post, failure: str) -> None:
+        """A job's thread has ended: callers are told of a failure or waited for; under the lock."""
+        post.called, post.thread = False, None
+        if failure:
+            self._door.fail(post.digest, [*post.addresses], failure)
+        elif post.withdrawn:
+            self._door.dismiss(post.digest)
+        else:
+            self._wait_for(post)
+        if post.withdrawn:
+            del self._posts[post.digest]
+        self._changed.notify_all()
 
     def _run(self, post: _Post) -> PartyReport:
         job = post.job

@@ -22,14 +22,14 @@ from typer.testing import CliRunner
 
 import residue
 from residue.owner import OwnerBackend
-from residue_federated import Identity, Job, TrialAuthority, _devices, load_job
+from residue_federated import Identity, Job, TrialAuthority, _devices, _serve, load_job
 from residue_federated._cli import app
 from residue_federated._devices import Devices
 from residue_federated._ended import keep_end, read_end
 from residue_federated._models import read_model
 from residue_federated._party import has_checkpoints
 from residue_federated._serve import Desk, folder_of
-from residue_federated.errors import JobError, PeerRefused
+from residue_federated.errors import JobError, PeerFailed, PeerRefused, TransportError
 from residue_federated.store import Store
 from residue_federated.transport import Door, Endpoint
 from tests.integration.parties import run_all
@@ -231,6 +231,39 @@ def test_a_watched_folder(world: World) -> None:
         assert not thread.is_alive()
 
 
+def test_what_cannot_be_read_for_a_while_ends_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = world.desks["bank-b"]
+    file = world.job_file("bank-b", "trees")
+    folder = file.parent
+    (folder / "date.yaml").write_text("since: 2026-02-30")
+
+    def denied(*_: Any) -> bool:
+        raise PermissionError("not now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_serve, "has_ended", denied)
+        for _ in range(2):
+            desk.look(folder)
+    refused = dict((job, text) for _, job, text in world.news)
+    assert refused["'trees.yaml'"] == "not taken: not now"
+    assert "is not YAML" in refused["'date.yaml'"]
+    os.utime(file, ns=(0, 0))
+    for _ in range(2):
+        desk.look(folder)
+    taken = world.news[-1]
+    assert taken[1:] == ("trees", "waits for its turn; its 1024-bit key is insecure")
+    moved = folder.rename(folder.with_name("moved"))
+    for _ in range(2):
+        desk.look(folder)
+    moved.rename(folder)
+    for _ in range(2):
+        desk.look(folder)
+    assert world.news[-1] == taken
+    assert len(desk._posts) == 1
+
+
 def test_jobs_without_a_part_or_an_address_or_twice_are_not_taken(world: World) -> None:
     desk = world.desks["bank-b"]
     file = world.job_file("bank-b", "trees")
@@ -364,6 +397,117 @@ def test_a_server_that_is_done_does_not_begin_again(served: tuple[World, Job, st
     (fault,) = [text for party, _, text in world.news if party == there and "failed" in text]
     assert f"the job is done at {here}; to do it again, remove {folder_of(job)} there" in fault
     assert contents(world.out(here, job)) == before
+
+
+@dataclass
+class Held:
+    """A desk with one job of a watched folder, whose threads stop at a gate."""
+
+    desk: Desk
+    door: Door
+    file: Path
+    job: Job
+    call: Callable[[], str]
+    busy: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    go_on: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def wait(self) -> None:
+        self.busy.release()
+        assert self.go_on.acquire(timeout=60)
+
+    def fail(self, *_: Any) -> Any:
+        self.wait()
+        raise PeerFailed("bank-a stopped: killed")
+
+    def look(self) -> None:
+        for _ in range(2):
+            self.desk.look(self.file.parent)
+
+    def start(self) -> None:
+        """Until its thread is at the gate."""
+        self.call()
+        with self.desk._changed:
+            self.desk._start()
+        assert self.busy.acquire(timeout=60)
+
+    def end(self) -> None:
+        """Let the thread go on, and see it end."""
+        (thread,) = [post.thread for post in self.desk._posts.values()]
+        assert thread is not None
+        self.go_on.release()
+        thread.join(60)
+
+
+@pytest.fixture
+def held(world: World, monkeypatch: pytest.MonkeyPatch) -> Held:
+    """At bank-b, which waits to be called by bank-a."""
+    file = world.job_file("bank-b", "trees", transport={"connect_timeout": 0.1})
+    job, door = load_job(file), world.doors["bank-b"]
+
+    def call() -> str:
+        caller = Endpoint("bank-a", job.digest, world.identities["bank-a"], job.transport)
+        with caller, pytest.raises(TransportError) as caught:
+            caller.connect({"bank-b": f"127.0.0.1:{door.port}"})
+        return str(caught.value)
+
+    found = Held(world.desks["bank-b"], door, file, job, call)
+    monkeypatch.setattr(found.desk, "_run", found.fail)
+    monkeypatch.setattr(_serve, "answer_done", found.fail)
+    found.look()
+    return found
+
+
+def test_a_job_whose_file_is_removed_while_it_runs_is_not_run_again(held: Held) -> None:
+    held.start()
+    held.file.unlink()
+    held.look()
+    held.end()
+    assert held.desk._posts == {}
+    assert "has no such job" in held.call()
+
+
+def test_a_job_whose_file_is_touched_while_it_runs_waits_on(held: Held) -> None:
+    held.start()
+    os.utime(held.file, ns=(0, 0))
+    held.look()
+    held.end()
+    held.start()
+    held.end()
+
+
+def test_a_file_that_is_touched_while_a_late_party_is_answered(held: Held) -> None:
+    (post,) = held.desk._posts.values()
+    post.state = "done"
+    held.start()
+    os.utime(held.file, ns=(0, 0))
+    held.look()
+    held.end()
+    held.start()  # whoever is at the door now is the one that the desk knows
+    held.file.unlink()
+    held.look()
+    held.end()
+    assert held.desk._posts == {}
+    assert "has no such job" in held.call()
+
+
+def test_threads_that_end_while_the_desk_stops(held: Held) -> None:
+    class Ending(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            post.thread = None
+
+    class Post(_serve._Post):
+        """Its thread ends as soon as it has been looked at."""
+
+        def __getattribute__(self, name: str) -> Any:
+            value = super().__getattribute__(name)
+            if name == "thread" and isinstance(value, Ending):
+                self.thread = None
+            return value
+
+    post = Post(held.file, held.job, {}, state="running", thread=Ending())
+    held.desk._posts = {held.job.digest: post}
+    held.desk._stopping = True
+    assert held.desk.run() == []
 
 
 def contents(folder: Path) -> dict[str, bytes]:
