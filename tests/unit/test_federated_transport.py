@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -21,8 +22,10 @@ from residue_federated.errors import (
     ProtocolError,
 )
 from residue_federated.proto import v1
-from residue_federated.transport import Endpoint, Message
-from residue_federated.transport._connection import printable
+from residue_federated.transport import Endpoint, Message, _door, _endpoint
+from residue_federated.transport._connection import SERVICE, Connection, grpc, printable
+from residue_federated.transport._door import call_metadata
+from residue_federated.transport._endpoint import PROTOCOL_VERSION
 from residue_federated.transport._sending import Parcel
 
 QUICK = Transport(connect_timeout=2.0, peer_timeout=0.5, max_message_mib=1.0, chunk_kib=64)
@@ -290,6 +293,9 @@ def test_a_certificate_of_another_party_is_refused(opened: Open) -> None:
     with pytest.raises(PeerRefused, match="is not host: its certificate says so"):
         guest.connect({"host": address(impostor)})
     guest._peers = {"host": address(impostor)}
+    with pytest.raises(PeerRefused, match="names 'other', who has no part in the job"):
+        impostor.connect({"guest": address(guest)})
+    guest._peers["other"] = address(impostor)
     with pytest.raises(PeerRefused, match="names 'other', the message 'host'"):
         impostor.connect({"guest": address(guest)})
 
@@ -299,6 +305,143 @@ def test_another_job_is_refused(opened: Open) -> None:
     guest._peers = {"host": address(host)}
     with pytest.raises(PeerRefused, match="runs another job"):
         host.connect({"guest": address(guest)})
+
+
+@pytest.fixture
+def caller(identities: dict[str, Identity]) -> Iterator[Callable[..., Connection]]:
+    """Connections to an endpoint, for calls that no endpoint makes."""
+    made: list[Connection] = []
+
+    def make(name: str, to: Endpoint, job: str = JOB) -> Connection:
+        connection = Connection(
+            name,
+            "guest",
+            address(to),
+            identities[name],
+            metadata=lambda: call_metadata(job),
+            keep_alive=10,
+            proxy=None,
+        )
+        made.append(connection)
+        return connection
+
+    yield make
+    for connection in made:
+        connection.close()
+
+
+def silence() -> Iterator[v1.Chunk]:
+    threading.Event().wait(60)
+    yield from ()
+
+
+def opening(name: str = "host") -> v1.Chunk:
+    return v1.Chunk(open=v1.HelloRequest(protocol=PROTOCOL_VERSION, job=JOB, sender=name))
+
+
+def end_of(call: Any) -> tuple[Any, str]:
+    """How a call ended, which was not waited for long."""
+    error = call.exception(timeout=20)
+    return error.code(), error.details()
+
+
+def silent_hello(connection: Connection) -> Any:
+    method = connection._channel.stream_stream(f"/{SERVICE}/Hello")
+    return method(silence(), metadata=connection._metadata())
+
+
+def test_who_is_no_peer_is_refused_before_it_says_anything(
+    opened: Open, caller: Callable[..., Connection]
+) -> None:
+    guest = opened("guest")
+    guest._peers = {"host": ""}
+    other, of_another_job = caller("other", guest), caller("host", guest, "another")
+    for call in (other.send(silence()), silent_hello(other)):
+        code, details = end_of(call)
+        assert code == grpc.StatusCode.PERMISSION_DENIED
+        assert "who has no part in the job" in details
+    code, details = end_of(of_another_job.send(silence()))
+    assert code == grpc.StatusCode.FAILED_PRECONDITION
+    assert "it runs another job" in details
+
+
+def test_peers_that_say_nothing_hold_few_calls_and_not_for_long(
+    opened: Open, caller: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = opened("guest")
+    guest._peers = {"host": ""}
+    host = caller("host", guest)
+    monkeypatch.setattr(_door, "_OPENING", 0.1)
+    for call in (host.send(silence()), silent_hello(host)):
+        assert end_of(call)[0] == grpc.StatusCode.CANCELLED
+    monkeypatch.setattr(_door, "_OPENING", 60)
+    monkeypatch.setattr(_endpoint, "_MOST_UNOPENED", 2)
+    calls = [host.send(silence()), silent_hello(host)]
+    while guest._unopened["host"] < 2:
+        time.sleep(0.01)
+    assert end_of(host.send(silence())) == (
+        grpc.StatusCode.UNAVAILABLE,
+        "too many calls that say nothing",
+    )
+    for call in calls:
+        call.cancel()
+    while guest._unopened["host"]:
+        time.sleep(0.01)
+    assert next(host.send(iter([opening()]))).sequence == 0
+
+
+def test_a_newer_stream_of_a_sender_ends_the_older(
+    opened: Open, caller: Callable[..., Connection]
+) -> None:
+    guest = opened("guest")
+    guest._peers = {"host": "", "other": ""}
+
+    def chunks(name: str) -> Iterator[v1.Chunk]:
+        yield opening(name)
+        yield from silence()
+
+    host = caller("host", guest)
+    older, another = host.send(chunks("host")), caller("other", guest).send(chunks("other"))
+    assert [next(call).sequence for call in (older, another)] == [0, 0]
+    newer = host.send(chunks("host"))
+    assert next(newer).sequence == 0
+    assert end_of(older)[0] == grpc.StatusCode.CANCELLED
+    assert newer.is_active()
+    assert another.is_active()
+
+
+def test_what_there_is_no_room_for_is_not_put_together(
+    opened: Open, caller: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = opened("guest", settings=Transport(window_mib=0.001))
+    guest._peers = {"host": ""}
+    made, make = list[str](), guest._inbox._message
+
+    def message(sender: str, header: v1.Header, data: bytes) -> Any:
+        made.append(header.tag)
+        return make(sender, header, data)
+
+    monkeypatch.setattr(guest._inbox, "_message", message)
+
+    def chunks() -> Iterator[v1.Chunk]:
+        yield opening()
+        for number, data in enumerate([scores(100).SerializeToString()] * 2, 1):
+            header = v1.Header(
+                sequence=number,
+                tag=str(number),
+                size=len(data),
+                wire_size=len(data),
+                sha256=hashlib.sha256(data).digest(),
+            )
+            yield v1.Chunk(header=header, data=data)
+        yield from silence()
+
+    call = caller("host", guest).send(chunks())
+    assert [next(call).sequence, next(call).sequence] == [0, 1]
+    time.sleep(0.3)
+    assert made == ["1"]
+    assert guest.receive("host", "1") == guest.receive("host", "2") == scores(100)
+    assert made == ["1", "2"]
 
 
 def test_identity_is_checked_on_loading(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent import futures
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from residue_federated._certificates import Identity
@@ -18,15 +20,19 @@ from residue_federated._jobs import Transport
 from residue_federated.errors import FederatedError, TransportError
 from residue_federated.transport._connection import common_options, grpc
 
-__all__ = ["Door", "call_metadata", "handlers_of"]
+__all__ = ["Door", "call_metadata", "handlers_of", "job_of"]
 
 _JOB = "residue-job"
 _CALLS = 256
 """Calls served at once: of each job a stream of messages from each peer, and questions."""
 _GRACE = 0.5
 """Seconds for calls in progress when a door closes."""
+_OPENING = 10.0
+"""Seconds until the first that a call says must be there."""
 
 Metadata = Sequence[tuple[str, str]]
+Opening = Callable[[Any], AbstractContextManager[None]]
+"""Around the wait for what a call says first; ends one that may not be made at all."""
 
 
 def call_metadata(job: str) -> Metadata:
@@ -34,26 +40,49 @@ def call_metadata(job: str) -> Metadata:
     return ((_JOB, job),)
 
 
-def handlers_of(service: str, **methods: tuple[Callable[..., Any], Any, Any]) -> Any:
+def job_of(context: Any) -> str:
+    """The job that a call names in its metadata; none if it names none."""
+    return str(dict(context.invocation_metadata()).get(_JOB, ""))
+
+
+def handlers_of(
+    service: str, opening: Opening, **methods: tuple[Callable[..., Any], Any, Any]
+) -> Any:
     """What an endpoint is admitted with: by method, who answers, and its request and reply.
 
-    An answer that is a generator is one to a stream of requests.
+    An answer that is a generator is one to a stream of requests: it takes the first, and the
+    others. All are served as streams, since gRPC itself waits without limit for a single request.
     """
-    kinds = {
-        True: grpc.stream_stream_rpc_method_handler,
-        False: grpc.unary_unary_rpc_method_handler,
-    }
     return grpc.method_handlers_generic_handler(
         service,
         {
-            name: kinds[inspect.isgeneratorfunction(method)](
-                method,
+            name: grpc.stream_stream_rpc_method_handler(
+                partial(_answers, method, opening),
                 request_deserializer=request.FromString,
                 response_serializer=reply.SerializeToString,
             )
             for name, (method, request, reply) in methods.items()
         },
     )
+
+
+def _answers(
+    method: Callable[..., Any], opening: Opening, requests: Iterator[Any], context: Any
+) -> Iterator[Any]:
+    with opening(context):
+        late = threading.Timer(_OPENING, context.cancel)
+        late.daemon = True
+        late.start()
+        try:
+            first = next(requests, None)
+        finally:
+            late.cancel()
+    if first is None:
+        return
+    if inspect.isgeneratorfunction(method):
+        yield from method(first, requests, context)
+    else:
+        yield method(first, context)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +32,7 @@ from residue_federated.proto import v1
 from residue_federated.transport import _compression
 from residue_federated.transport._closing import Closing
 from residue_federated.transport._connection import SERVICE, Connection, grpc, printable
-from residue_federated.transport._door import Door, call_metadata, handlers_of
+from residue_federated.transport._door import Door, call_metadata, handlers_of, job_of
 from residue_federated.transport._lives import Lives
 from residue_federated.transport._messages import Gate, Message
 from residue_federated.transport._receiving import Inbox
@@ -46,6 +47,8 @@ _RPC_TIMEOUT = 10.0
 _LAST_WORDS = 2.0
 """Seconds for what is on its way, and for saying why, before a party stops on an error."""
 _MAX_REASON = 500
+_MOST_UNOPENED = 16
+"""Calls of one peer that may be there at once without having said anything."""
 
 
 @dataclass
@@ -104,6 +107,7 @@ class Endpoint:
         self._aborted: FederatedError | None = None
         self._spared: set[str] = set()
         self._gone: dict[str, str] = {}
+        self._unopened: Counter[str] = Counter()
         self._inbox = Inbox(
             party,
             max_bytes=self._max_bytes,
@@ -515,36 +519,52 @@ class Endpoint:
     def _handlers(self) -> Any:
         return handlers_of(
             SERVICE,
+            self._opening,
             Hello=(self._on_hello, v1.HelloRequest, v1.HelloReply),
             Send=(self._on_send, v1.Chunk, v1.Ack),
             Abort=(self._on_abort, v1.AbortRequest, v1.Ack),
         )
 
-    def _check_caller(self, context: Any, sender: str, job: str, protocol: int) -> None:
-        """End the call unless it comes from a peer of this job that its certificate names."""
-        names = context.auth_context().get("x509_common_name", [])
+    @contextlib.contextmanager
+    def _opening(self, context: Any) -> Iterator[None]:
+        """Around the wait for what a call says first: it is a peer's, and one of a few."""
+        caller = _certified(context)
         with self._arrival:
-            known = sender in self._peers
-        if not known and not self._peers:
-            context.abort(grpc.StatusCode.UNAVAILABLE, f"{self._party} is starting")
-        if names != [sender.encode()]:
-            certified = b", ".join(names).decode(errors="replace")
+            starting, known = not self._peers, caller in self._peers
+            self._unopened[caller] += 1
+            crowded = self._unopened[caller] > _MOST_UNOPENED
+        try:
+            if starting:
+                context.abort(grpc.StatusCode.UNAVAILABLE, f"{self._party} is starting")
+            if not known:
+                context.abort(
+                    grpc.StatusCode.PERMISSION_DENIED,
+                    f"the certificate names '{caller}', who has no part in the job",
+                )
+            if job_of(context) != self._job:
+                context.abort(grpc.StatusCode.FAILED_PRECONDITION, _ANOTHER_JOB)
+            if crowded:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "too many calls that say nothing")
+            yield
+        finally:
+            with self._arrival:
+                self._unopened[caller] -= 1
+
+    def _check_caller(self, context: Any, sender: str, job: str, protocol: int) -> None:
+        """End the call unless what it says is of the peer that its certificate names."""
+        caller = _certified(context)
+        if caller != sender:
             context.abort(
                 grpc.StatusCode.PERMISSION_DENIED,
-                f"the certificate names '{certified}', the message '{sender}'",
+                f"the certificate names '{caller}', the message '{sender}'",
             )
-        if not known:
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, f"'{sender}' has no part in the job")
         if protocol != PROTOCOL_VERSION:
             context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"protocol version {protocol}, expected {PROTOCOL_VERSION}: update one of them",
             )
         if job != self._job:
-            context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                "it runs another job: both need the same algorithm, parties and parameters",
-            )
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, _ANOTHER_JOB)
         if self._lives is not None:
             self._lives.admit(sender, context, self._stop)
 
@@ -565,7 +585,18 @@ class Endpoint:
                 self._stop(PeerFailed(f"{request.sender} stopped: {reason}"))
         return v1.Ack()
 
-    def _on_send(self, chunks: Iterator[v1.Chunk], context: Any) -> Iterator[v1.Ack]:
-        opening = next(chunks, v1.Chunk()).open
+    def _on_send(
+        self, first: v1.Chunk, chunks: Iterator[v1.Chunk], context: Any
+    ) -> Iterator[v1.Ack]:
+        opening = first.open
         self._check_caller(context, opening.sender, opening.job, opening.protocol)
         yield from self._inbox.stream(opening.sender, chunks, context)
+
+
+def _certified(context: Any) -> str:
+    """The name in the certificate of who calls."""
+    names = context.auth_context().get("x509_common_name", [])
+    return b", ".join(names).decode(errors="replace")
+
+
+_ANOTHER_JOB = "it runs another job: both need the same algorithm, parties and parameters"

@@ -59,6 +59,7 @@ class Inbox:
         self._awaited: Counter[str] = Counter()
         self._received = dict(received)
         self._mail: dict[tuple[str, str], Message] = {}
+        self._streams: dict[str, Any] = {}
         self._closed = False
 
     @property
@@ -91,10 +92,26 @@ class Inbox:
             self._changed.notify_all()
 
     def stream(self, sender: str, chunks: Iterator[v1.Chunk], context: Any) -> Iterator[v1.Ack]:
-        """Take in what comes on a stream of `sender`, whose certificate has been checked."""
+        """Take in what comes on a stream of `sender`, whose certificate has been checked.
+
+        It takes the place of the stream of the same sender before it, which ends.
+        """
         with self._changed:
+            before = self._streams.get(sender)
+            if before is not None:
+                before.cancel()
+            self._streams[sender] = context
+            self._changed.notify_all()
             last = self._received.get(sender, 0)
-        yield v1.Ack(sequence=last)
+        try:
+            yield v1.Ack(sequence=last)
+            yield from self._messages(sender, chunks, context)
+        finally:
+            with self._changed:
+                if self._is_last(sender, context):
+                    del self._streams[sender]
+
+    def _messages(self, sender: str, chunks: Iterator[v1.Chunk], context: Any) -> Iterator[v1.Ack]:
         for chunk in chunks:
             header, packed = chunk.header, bytearray(chunk.data)
             for wrong, code, fault in (
@@ -104,6 +121,9 @@ class Inbox:
             ):
                 if wrong:
                     context.abort(code, fault)
+            with self._changed:
+                if not self._has_room(sender, header.sequence, header.size, context):
+                    return
             while len(packed) < header.wire_size:
                 more = next(chunks, None)
                 if more is None:  # the line broke; the sender repeats it
@@ -113,8 +133,9 @@ class Inbox:
             message, fault = self._message(sender, header, bytes(packed))
             if message is None:
                 context.abort(_MALFORMED, fault)
-            elif self._deliver(message, header.signature, context):
-                yield v1.Ack(sequence=header.sequence)
+            elif not self._deliver(message, header.signature, context):
+                return
+            yield v1.Ack(sequence=header.sequence)
 
     def _message(self, sender: str, header: v1.Header, data: bytes) -> tuple[Message | None, str]:
         """A message from what has arrived of it, or what is wrong with it."""
@@ -138,11 +159,7 @@ class Inbox:
         """Take a message into the mail, or see that it is there; False if the call is over."""
         sender, fault = message.sender, None
         with self._changed:
-            while not (self._closed or self._lets_in(message)):
-                self._changed.wait(_LOOK)
-                if not context.is_active():
-                    return False
-            if self._closed:  # where a door is shared, streams may outlive the party's part
+            if not self._has_room(sender, message.sequence, len(message.data), context):
                 return False
             last = self._received.get(sender, 0)
             self._hears(sender)
@@ -159,15 +176,27 @@ class Inbox:
             context.abort(_MALFORMED, fault)
         return True
 
-    def _lets_in(self, message: Message) -> bool:
+    def _has_room(self, sender: str, sequence: int, size: int, context: Any) -> bool:
+        """Wait until the mail has room for a message; False if its stream is over. Under the lock.
+
+        Where a door is shared, a stream may outlive the party's part.
+        """
+        while not self._lets_in(sender, sequence, size):
+            if self._closed or not (self._is_last(sender, context) and context.is_active()):
+                return False
+            self._changed.wait(_LOOK)
+        return not self._closed and self._is_last(sender, context)
+
+    def _is_last(self, sender: str, context: Any) -> bool:
+        """Whether no newer stream of a sender has taken the place of this one."""
+        return self._streams.get(sender) is context
+
+    def _lets_in(self, sender: str, sequence: int, size: int) -> bool:
         """Whether there is room in the mail; who waits for a sender's message makes it."""
-        sender = message.sender
-        if self._awaited[sender] or message.sequence <= self._received.get(sender, 0):
+        if self._awaited[sender] or sequence <= self._received.get(sender, 0):
             return True
         held = [len(mail.data) for (from_, _), mail in self._mail.items() if from_ == sender]
-        return not held or (
-            len(held) < _MAX_WAITING and sum(held) + len(message.data) <= self._window
-        )
+        return not held or (len(held) < _MAX_WAITING and sum(held) + size <= self._window)
 
     def _pass(self, message: Message, signature: bytes, context: Any) -> str | None:
         """Put a message into the mail if the gate lets it, else return what is wrong with it."""
