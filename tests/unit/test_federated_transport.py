@@ -220,6 +220,37 @@ def test_gathering_does_not_wait_for_who_is_out_of_reach(opened: Open) -> None:
     assert guest.gather(["host", "other"], "a", within=60.0) == {"other": scores(2)}
 
 
+def test_what_comes_while_others_are_asked_is_in_time(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer is silent, and asking it takes until the deadline has passed."""
+    guest, host, other = opened("guest"), opened("host"), opened("other")
+    introduce_all(guest, host, other)
+    clock, asked = [0.0], list[float]()
+
+    def ask(request: v1.HelloRequest, timeout: float) -> dict[str, str]:
+        asked.append(timeout)
+        host.send("guest", "a", scores(1))
+        host.flush()
+        clock[0] += timeout
+        raise grpc.RpcError
+
+    class Clock:
+        """Each look at it is a quarter of a second later."""
+
+        @staticmethod
+        def monotonic() -> float:
+            clock[0] += 0.25
+            return clock[0]
+
+    monkeypatch.setattr(guest._connections["other"], "hello", ask)
+    with monkeypatch.context() as patched:
+        patched.setattr(_endpoint, "time", Clock)
+        assert guest.gather(["other", "host"], "a", within=3.0) == {"host": scores(1)}
+    assert len(asked) == 1
+    assert 0 < asked[0] < 1  # no longer than what is left of the time
+
+
 def test_a_spared_peer_ends_only_what_waits_for_it(opened: Open) -> None:
     guest, host, other = opened("guest"), opened("host"), opened("other")
     introduce_all(guest, host, other)

@@ -283,23 +283,29 @@ class Endpoint:
         waited for. Raises `PeerFailed` if a party stopped on an error that is not spared.
         """
         start = asked = time.monotonic()
+        until = start + within
         heard = dict.fromkeys(peers, start)
         payloads: dict[str, v1.Payload] = {}
         with self._inbox.awaiting(list(heard)):
-            while heard and time.monotonic() < start + within:
+            while heard:
+                last = time.monotonic() >= until  # what came while others were asked is in time
                 with self._arrival:
                     self._check()
                     found = {p: self._inbox.pop(p, tag) for p in heard}
                     arrived = {p: m for p, m in found.items() if m is not None}
                     for peer in [p for p in heard if p in arrived or p in self._gone]:
                         del heard[peer]
-                    if not arrived and heard:
+                    if not arrived and heard and not last:
                         self._arrival.wait(timeout=min(_HEARTBEAT / 4, within / 10))
                 for peer, message in arrived.items():
                     payloads[peer] = self._taken(message)
+                if last:
+                    break
                 if time.monotonic() - asked > _HEARTBEAT:
-                    for peer in [p for p in heard if not self._in_reach(p, heard)]:
-                        del heard[peer]
+                    for peer in list(heard):
+                        left = until - time.monotonic()
+                        if left > 0 and not self._in_reach(peer, heard, min(_HEARTBEAT, left)):
+                            del heard[peer]
                     asked = time.monotonic()
         return payloads
 
@@ -477,10 +483,10 @@ class Endpoint:
         self._closing.hears(peer, answer)
         self._hears(peer)
 
-    def _in_reach(self, peer: str, heard: dict[str, float]) -> bool:
+    def _in_reach(self, peer: str, heard: dict[str, float], timeout: float) -> bool:
         """Whether a peer answers, or did within ``peer_timeout``; notes when."""
         try:
-            self._connections[peer].hello(self._introduction(), timeout=_HEARTBEAT)
+            self._connections[peer].hello(self._introduction(), timeout)
         except grpc.RpcError:
             return time.monotonic() < heard[peer] + self._settings.peer_timeout
         heard[peer] = time.monotonic()
