@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -130,6 +132,49 @@ def test_a_damaged_record_is_not_continued(tmp_path: Path, identity: Identity) -
     path.write_text(path.read_text().replace("t/2", "t/9"))
     with pytest.raises(RecordError, match="entry 2: it was changed"):
         Recorder(path, Signer(identity))
+
+
+def test_what_cannot_be_written_leaves_no_trace(
+    tmp_path: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full within a line, and has room again later."""
+    path, write = tmp_path / "a.jsonl", os.pwrite
+    room = [1000]
+
+    def limited(handle: int, data: bytes, at: int) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        done = write(handle, data[: room[0]], at)
+        room[0] -= done
+        return done
+
+    monkeypatch.setattr(os, "pwrite", limited)
+    with Recorder(path, Signer(identity)) as recorder:
+        recorder.add("start")
+        room[0] = 60
+        before = path.read_bytes()
+        for _ in range(2):
+            with pytest.raises(RecordError, match=r"cannot write .*a\.jsonl: No space left"):
+                recorder.add("sent", tag="x" * 40)
+            assert path.read_bytes() == before
+        room[0] = 10_000
+        recorder.add("failed")
+        recorder.seal()
+    record = read_record(path)
+    assert record.faults == []
+    assert [entry.event for entry in record.entries] == ["start", "failed", "seal"]
+    assert sealed_by(identity, record)
+    with Recorder(path, Signer(identity)) as recorder:
+        assert recorder.continued
+
+
+def test_a_line_that_is_written_in_pieces_is_whole(
+    tmp_path: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda handle, data, at: write(handle, data[:7], at))
+    record = read_record(written(tmp_path / "a.jsonl", identity))
+    assert (record.faults, len(record.entries)) == ([], 6)
 
 
 def test_threads_write_one_chain(tmp_path: Path, identity: Identity) -> None:

@@ -11,6 +11,7 @@ A record holds sizes, shapes, names and hashes. It never holds a number of anybo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -142,7 +143,8 @@ class Recorder:
     """Appends to a record; safe to use from several threads, and a context manager.
 
     A file that is there already is continued: a torn last line, the trace of a killed process, is
-    cut off. Raises `RecordError` if the file is damaged in any other way.
+    cut off. Raises `RecordError` if the file is damaged in any other way, and wherever an entry
+    cannot be written: then nothing of it stays in the file.
     """
 
     def __init__(self, path: Path, signer: Signer) -> None:
@@ -153,9 +155,10 @@ class Recorder:
         if before.faults:
             number, text = before.faults[0]
             raise RecordError(f"{path} cannot be continued: entry {number}: {text}")
-        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+        self._path = path
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
         self._file.truncate(before.length)
-        self._file.seek(before.length)
+        self._length = before.length
         self._number, self._head = len(before.entries), before.head
         self._sealed = False
         self.continued = bool(before.entries)
@@ -180,7 +183,10 @@ class Recorder:
             content = json.loads(unsigned)
             content["signature"] = b64encode(self._signer.sign(unsigned)).decode()
             self._append(_canonical(content))
-            os.fsync(self._file.fileno())
+            try:
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise self._unwritten(error) from error
             self._sealed = True
 
     def close(self) -> None:
@@ -193,11 +199,22 @@ class Recorder:
         return _canonical(content | fixed)
 
     def _append(self, line: bytes) -> None:
-        self._file.write(line + b"\n")
-        self._file.flush()
+        left, at = memoryview(line + b"\n"), self._length
+        try:
+            while left:
+                written = os.pwrite(self._file.fileno(), left, at)
+                left, at = left[written:], at + written
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._length)
+            raise self._unwritten(error) from error
+        self._length = at
         self._sealed = False
         self._number += 1
         self._head = hashlib.sha256(line).hexdigest()
+
+    def _unwritten(self, error: OSError) -> RecordError:
+        return RecordError(f"cannot write {self._path}: {error.strerror}")
 
 
 def read_record(path: Path) -> Record:
