@@ -76,15 +76,22 @@ def new_run_directory(out: Path) -> Iterator[Path]:
             how = f"resume it with residue fl resume {path}, " if path == partial else ""
             raise JobError(f"{path} exists already: {how}remove it or choose another --out")
     partial.mkdir(parents=True)
-    with _settled(partial, out):
-        yield partial
+    try:
+        with _settled(partial, out):
+            yield partial
+    except BaseException as error:
+        # The records of a breach are evidence.
+        if not (_has_checkpoints(partial) or isinstance(error, ProtocolError)):
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 @contextmanager
 def resumed_run_directory(partial: Path) -> Iterator[tuple[Path, Path]]:
     """A directory that an undone run left, and what it becomes if the block succeeds.
 
-    Raises `JobError` if it is none, or what it would become exists.
+    If it does not, the directory stays, whatever is in it. Raises `JobError` if it is none, or what
+    it would become exists.
     """
     out = partial.with_name(partial.name.removesuffix(_PARTIAL))
     if not partial.name.endswith(_PARTIAL) or not (partial / "job.json").is_file():
@@ -101,11 +108,13 @@ def _settled(partial: Path, out: Path) -> Iterator[None]:
         yield
         partial.rename(out)
     except BaseException as error:
-        if any(has_checkpoints(party) for party in partial.iterdir() if party.is_dir()):
+        if _has_checkpoints(partial):
             error.add_note(f"What was done is in {partial}: residue fl resume {partial}")
-        elif not isinstance(error, ProtocolError):  # the records of a breach are evidence
-            shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _has_checkpoints(partial: Path) -> bool:
+    return any(has_checkpoints(party) for party in partial.iterdir() if party.is_dir())
 
 
 def run_trial(

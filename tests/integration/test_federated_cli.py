@@ -26,10 +26,10 @@ from residue_federated._cli import app
 from residue_federated._ended import keep_end, read_end
 from residue_federated._models import read_model, write_model
 from residue_federated._results import compare_gradients
-from residue_federated._trial import Event, new_run_directory
+from residue_federated._trial import Event, new_run_directory, resumed_run_directory
 from residue_federated.audit._live import RECORD
 from residue_federated.audit._record import read_record
-from residue_federated.errors import FederatedError, JobError, ModelError, PeerLost
+from residue_federated.errors import AuditViolation, FederatedError, JobError, ModelError, PeerLost
 from residue_federated.store import Store
 
 runner = CliRunner()
@@ -355,6 +355,21 @@ def test_only_undone_runs_are_resumed(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "x.partial", tmp_path / "none.partial"):
         with pytest.raises(JobError, match="is no undone run"):
             runner.invoke(app, ["resume", str(path)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), PeerLost("host"), OSError("full")])
+def test_the_evidence_of_a_breach_outlives_resuming(tmp_path: Path, error: BaseException) -> None:
+    with (
+        pytest.raises(AuditViolation),
+        new_run_directory(tmp_path / "run") as partial,
+    ):
+        (partial / "job.json").write_text("{}")
+        (partial / "host").mkdir()
+        (partial / "host" / "audit.jsonl").write_text("evidence")
+        raise AuditViolation("host broke the protocol", "host", "data")
+    with pytest.raises(type(error)), resumed_run_directory(partial):
+        raise error
+    assert (partial / "host" / "audit.jsonl").read_text() == "evidence"
 
 
 def test_a_partys_own_error_is_the_one_shown(job_file: Path, tmp_path: Path) -> None:
