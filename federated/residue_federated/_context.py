@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from residue_federated._jobs import Job, Role
 from residue_federated.errors import AuditViolation, DataError, ProtocolError
 from residue_federated.proto import v1
 from residue_federated.transport import Endpoint
+from residue_federated.transport._connection import printable
 
 if TYPE_CHECKING:
     from residue_federated.audit._live import Auditor
@@ -52,6 +53,8 @@ _DTYPES = {
 }
 """What a record may hold, little-endian, by numpy's names."""
 _MOST_DIMENSIONS = 8
+_LONGEST_NAMES = 200
+"""Characters of the names in another party's record that an error repeats."""
 
 Model = dict[str, Any]
 """A party's share of a model, as JSON."""
@@ -300,13 +303,18 @@ def _record(
     arrays = _of_kind("record", peer, tag, payload).record.arrays
     if arrays.keys() != specs.keys():
         raise ProtocolError(
-            f"{peer} sent {', '.join(sorted(arrays)) or 'nothing'} as '{tag}', expected "
+            f"{peer} sent {_names(arrays) or 'nothing'} as '{tag}', expected "
             f"{', '.join(sorted(specs))}"
         )
     return {
         name: _array(f"{peer} sent a bad '{name}' as '{tag}'", arrays[name], spec)
         for name, spec in specs.items()
     }
+
+
+def _names(arrays: Iterable[str]) -> str:
+    """The names that another party gave, as far as an error has room for them."""
+    return printable(", ".join(sorted(arrays))[:_LONGEST_NAMES])
 
 
 def _array(fault: str, array: v1.Array, spec: Spec) -> NDArray[Any]:

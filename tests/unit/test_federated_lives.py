@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from residue_federated.errors import FederatedError, PeerReturned
+from residue_federated.errors import FederatedError, PeerReturned, ProtocolError
 from residue_federated.transport._lives import LIFE, Lives
 
 
@@ -88,6 +88,12 @@ def test_malformed_metadata_ends_the_call_and_nothing_else(life: str) -> None:
     guest, _ = pair()
     code, told, begun = call(((LIFE, life),), "host", guest)
     assert (code, told, begun) == (grpc.StatusCode.INVALID_ARGUMENT, 0, 0)
+
+
+@pytest.mark.parametrize("metadata", [{}, {LIFE: "one"}, {LIFE: "1" * 10}])
+def test_malformed_answers_are_errors_of_who_gave_them(metadata: dict[str, str]) -> None:
+    with pytest.raises(ProtocolError, match="host's answer is malformed: it does not say"):
+        Lives(0).answered("host", metadata)
 
 
 @pytest.mark.parametrize("seed", range(20))

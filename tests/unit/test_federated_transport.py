@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from residue_federated._certificates import Identity, TrialAuthority
+from residue_federated._context import _record
 from residue_federated._jobs import Transport
 from residue_federated.errors import (
     CertificateError,
@@ -20,12 +21,15 @@ from residue_federated.errors import (
     PeerLost,
     PeerRefused,
     ProtocolError,
+    RecordError,
+    TransportError,
 )
 from residue_federated.proto import v1
 from residue_federated.transport import Endpoint, Message, _door, _endpoint
 from residue_federated.transport._connection import SERVICE, Connection, grpc, printable
 from residue_federated.transport._door import call_metadata
 from residue_federated.transport._endpoint import PROTOCOL_VERSION
+from residue_federated.transport._lives import LIFE
 from residue_federated.transport._sending import Parcel
 
 QUICK = Transport(connect_timeout=2.0, peer_timeout=0.5, max_message_mib=1.0, chunk_kib=64)
@@ -473,6 +477,82 @@ def test_what_there_is_no_room_for_is_not_put_together(
     assert made == ["1"]
     assert guest.receive("host", "1") == guest.receive("host", "2") == scores(100)
     assert made == ["1", "2"]
+
+
+def test_a_malformed_refusal_ends_sending(opened: Open) -> None:
+    guest, host = opened("guest"), opened("host")
+    introduce(guest, host)
+
+    def odd(sender: str, chunks: Iterator[v1.Chunk], context: Any) -> Iterator[v1.Ack]:
+        context.set_trailing_metadata(((LIFE, "one"),))
+        context.abort(grpc.StatusCode.ABORTED, "begin again")
+        yield v1.Ack()
+
+    host._inbox.stream = odd  # type: ignore[method-assign]
+    guest.send("host", "a", scores(1))
+    with pytest.raises(ProtocolError, match="host's answer is malformed: it does not say"):
+        guest.flush()
+
+
+def test_whatever_ends_the_sending_thread_reaches_who_waits(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest, host = opened("guest"), opened("host")
+    introduce(guest, host)
+
+    def odd(sequence: int) -> None:
+        raise ValueError("odd")
+
+    monkeypatch.setattr(guest._outboxes["host"], "_arrived", odd)
+    guest.send("host", "a", scores(1))
+    with pytest.raises(TransportError, match=r"sending to host failed: ValueError\('odd'\)"):
+        guest.flush()
+    with pytest.raises(TransportError, match="sending to host failed"):
+        guest.receive("host", "b")
+
+
+@pytest.mark.parametrize("tag", ["\x1b[2Jall is well\r\n", "x" * 257])
+def test_tags_that_could_command_a_terminal_or_fill_it_are_refused(opened: Open, tag: str) -> None:
+    guest, host = opened("guest"), opened("host")
+    introduce(guest, host)
+    host.send("guest", "x" * 256, scores(1))
+    host.send("guest", tag, scores(1))
+    fault = "host sent a message whose tag is too long or not printable"
+    with pytest.raises(ProtocolError, match=f"^guest refused host: {fault}$"):
+        host.flush()
+    with pytest.raises(ProtocolError, match=f"^{fault}$"):
+        guest.receive("host", "a")
+    assert list(guest._inbox._mail) == [("host", "x" * 256)]
+
+
+def test_a_record_that_cannot_be_written_ends_its_own_party(opened: Open) -> None:
+    class Full:
+        def leaving(self, message: Message) -> bytes:
+            return b""
+
+        def arrived(self, message: Message, signature: bytes, certificate: bytes) -> None:
+            raise RecordError("cannot write audit.jsonl: No space left on device")
+
+        def lost(self, peer: str) -> None:
+            """Nothing is kept."""
+
+    guest, host = opened("guest", gate=Full()), opened("host")
+    introduce(guest, host)
+    host.send("guest", "a", scores(1))
+    with pytest.raises(RecordError, match="No space left"):
+        guest.receive("host", "a")
+    guest.abort("its disk is full")
+    with pytest.raises(PeerFailed, match="guest stopped: its disk is full"):
+        host.flush()
+
+
+def test_names_of_arrays_cannot_command_a_terminal() -> None:
+    array = v1.Array(dtype="<f8", shape=[0])
+    names = dict.fromkeys(["\x1b[2J", "y" * 10_000], array)
+    with pytest.raises(ProtocolError) as caught:
+        _record("host", "a", v1.Payload(record=v1.Record(arrays=names)), {})
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
 
 
 def test_identity_is_checked_on_loading(tmp_path: Path) -> None:

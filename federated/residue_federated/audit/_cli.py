@@ -66,6 +66,7 @@ def audit(
 
 def _show(report: AuditReport) -> None:
     from residue_federated._display import console_of, table_of
+    from residue_federated.transport._connection import printable
 
     console = console_of()
     table = table_of(f"Audit of {report.job}", "party", "run", "entries", "signatures", "sent",
@@ -82,6 +83,6 @@ def _show(report: AuditReport) -> None:
         where = f"{finding.source}'s record"
         where += "" if finding.entry is None else f", entry {finding.entry}"
         text = f"{finding.party}: {finding.rule}: {finding.text} ({where})"
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
     verdict = "nothing is wrong" if report.ok else f"named: {', '.join(report.named)}"
     console.print(verdict, highlight=False)

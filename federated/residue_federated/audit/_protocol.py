@@ -15,6 +15,7 @@ from residue_federated._components import AnyComponent
 from residue_federated._context import WHOLE
 from residue_federated._jobs import Job, Role
 from residue_federated.audit._flow import Breach, Flow, Links, Scene, Step
+from residue_federated.transport._connection import printable
 
 __all__ = ["APPLIED", "CODE_TAG", "FlowOf", "Protocol", "check_randomness"]
 
@@ -187,7 +188,9 @@ class Protocol:
         if step.finite:
             for name, (_, _, *infinite) in facts.get("arrays", {}).items():
                 if infinite:
-                    text = f"{infinite[0]} numbers in '{name}' that are null or not finite"
+                    text = (
+                        f"{infinite[0]} numbers in '{printable(name)}' that are null or not finite"
+                    )
                     raise Breach(sender, f"{sender} sent '{tag}' with {text}", "data")
 
     def _check_data(self, watch: _Watch, sender: str, tag: str, facts: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from residue_federated.errors import (
     TransportError,
 )
 from residue_federated.proto import v1
-from residue_federated.transport._lives import LIFE
+from residue_federated.transport._lives import LIFE, life_of
 from residue_federated.transport._proxies import connect, proxy_for
 
 __all__ = ["SERVICE", "Connection", "common_options", "grpc", "printable"]
@@ -145,7 +145,11 @@ class Connection:
             return _FATAL[code](self._refused(details))
         trailing = dict(error.trailing_metadata() or ())
         if code == grpc.StatusCode.ABORTED and LIFE in trailing:
-            return PeerReturned(f"{self._peer} has begun again: {details}", int(trailing[LIFE]))
+            try:
+                life = life_of(trailing)
+            except ProtocolError as fault:
+                return ProtocolError(f"{self._peer}'s answer is malformed: {fault}")
+            return PeerReturned(f"{self._peer} has begun again: {details}", life)
         if code not in _PASSING:
             return TransportError(f"{self._peer}: {code.name.lower()}: {details}")
         self.busy = LIFE in trailing

@@ -19,14 +19,22 @@ from typing import Any
 
 import grpc
 
-from residue_federated.errors import FederatedError, PeerReturned
+from residue_federated.errors import FederatedError, PeerReturned, ProtocolError
 
-__all__ = ["LIFE", "Lives"]
+__all__ = ["LIFE", "Lives", "life_of"]
 
 LIFE = "residue-life"
 _SESSION = "residue-session"
 _KNOWN = "residue-known"
 _MOST_DIGITS = 9
+
+
+def life_of(metadata: Mapping[str, str]) -> int:
+    """The life that a call or answer says it is of. Raises `ProtocolError` if it says none."""
+    text = metadata.get(LIFE, "")
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
+        raise ProtocolError("it does not say of which life it is")
+    return int(text)
 
 
 class Lives:
@@ -60,8 +68,14 @@ class Lives:
         return ((LIFE, str(self._life)), (_SESSION, self._session), (_KNOWN, known))
 
     def answered(self, peer: str, metadata: Mapping[str, str]) -> None:
-        """A peer has answered a call. Raises `PeerReturned` if it is another than before."""
-        due = self._due(peer, metadata)
+        """A peer has answered a call. Raises `PeerReturned` if it is another than before.
+
+        Raises `ProtocolError` if the answer is malformed.
+        """
+        try:
+            due = self._due(peer, metadata)
+        except ProtocolError as error:
+            raise ProtocolError(f"{peer}'s answer is malformed: {error}") from None
         if due > self._life:
             raise PeerReturned(f"{peer} has come back", due)
 
@@ -70,9 +84,9 @@ class Lives:
         metadata = dict(context.invocation_metadata())
         try:
             due = self._due(peer, metadata)
-        except ValueError as error:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        there = int(metadata[LIFE]) == due
+        except ProtocolError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the call is malformed: {error}")
+        there = life_of(metadata) == due
         if there and due == self._life:
             return
         if due > self._life:
@@ -85,12 +99,10 @@ class Lives:
     def _due(self, peer: str, metadata: Mapping[str, str]) -> int:
         """The life that a call or answer calls for: this one, or one to go on to.
 
-        Raises ValueError if the metadata is malformed.
+        Raises `ProtocolError` if the metadata is malformed.
         """
-        text, known = metadata.get(LIFE, ""), metadata.get(_KNOWN, "")
-        if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
-            raise ValueError("the call does not say of which life it is")
-        life, session = int(text), metadata.get(_SESSION, "")
+        life, known = life_of(metadata), metadata.get(_KNOWN, "")
+        session = metadata.get(_SESSION, "")
         if life != self._life:
             return max(life, self._life)
         with self._lock:

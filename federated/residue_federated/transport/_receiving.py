@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from residue_federated.errors import AuditViolation, FederatedError
+from residue_federated.errors import AuditViolation, FederatedError, ProtocolError, RecordError
 from residue_federated.proto import v1
 from residue_federated.transport import _compression
 from residue_federated.transport._connection import grpc
@@ -23,6 +23,8 @@ __all__ = ["Inbox"]
 
 _MAX_WAITING = 256
 """Messages of one sender that may wait to be taken."""
+_LONGEST_TAG = 256
+"""Characters of a tag, which goes into errors and onto terminals."""
 _LOOK = 0.5
 """Seconds between looks at whether a call that is held back still lasts."""
 
@@ -37,7 +39,7 @@ class Inbox:
         gate: sees every message before it is let in.
         changed: guards all that is here; notified when something arrives.
         heard: told of every sign of a sender.
-        broken: told of what the gate raised.
+        broken: told of what the gate raised, and of tags that are none.
         received: the number of each sender's last message that was taken before.
     """
 
@@ -114,6 +116,10 @@ class Inbox:
     def _messages(self, sender: str, chunks: Iterator[v1.Chunk], context: Any) -> Iterator[v1.Ack]:
         for chunk in chunks:
             header, packed = chunk.header, bytearray(chunk.data)
+            if not header.tag.isprintable() or len(header.tag) > _LONGEST_TAG:
+                fault = f"{sender} sent a message whose tag is too long or not printable"
+                self._broken(ProtocolError(fault))
+                context.abort(_MALFORMED, fault)
             for wrong, code, fault in (
                 (not chunk.HasField("header"), _MALFORMED, "data without a message"),
                 (header.size > self._max_bytes, _TOO_LARGE, self._too_large(header.tag)),
@@ -207,6 +213,9 @@ class Inbox:
             except AuditViolation as violation:
                 self._broken(violation)
                 return str(violation)
+            except RecordError as error:  # ours: the sender hears of it as this party stops
+                self._broken(error)
+                context.abort(grpc.StatusCode.UNAVAILABLE, f"{self._party} is stopping")
         if (message.sender, message.tag) in self._mail:
             return f"'{message.tag}' was not asked for"
         self._received[message.sender] = message.sequence

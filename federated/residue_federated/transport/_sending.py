@@ -17,7 +17,7 @@ from typing import Any
 
 import grpc
 
-from residue_federated.errors import FederatedError, PeerLost
+from residue_federated.errors import FederatedError, PeerLost, TransportError
 from residue_federated.proto import v1
 
 __all__ = ["Outbox", "Parcel"]
@@ -143,6 +143,20 @@ class Outbox:
     # In the thread.
 
     def _work(self) -> None:
+        try:
+            fault = self._fault()
+        except Exception as error:  # whatever it is, nobody waits for this thread in vain
+            fault = TransportError(f"sending to {self._peer} failed: {error!r}")
+            fault.__cause__ = error
+        if fault is None or not self._has_work(wait=False):
+            return
+        with self._changed:
+            self._error = fault
+            self._changed.notify_all()
+        self._on_failed(fault)
+
+    def _fault(self) -> FederatedError | None:
+        """Send until the outbox is closed, or what ends it before."""
         broken: float | None = None
         while self._has_work():
             answers = self._answers
@@ -156,13 +170,11 @@ class Outbox:
                 broken = now
             elif fault is None and now > broken + self._patience:
                 fault = self._lost(self._patience)
+            if fault is not None:
+                return fault
             with self._changed:
-                if fault is None:
-                    self._changed.wait(_PAUSE)
-                    continue
-                self._error = fault
-                self._changed.notify_all()
-            return self._on_failed(fault)
+                self._changed.wait(_PAUSE)
+        return None
 
     def _has_work(self, *, wait: bool = True) -> bool:
         with self._changed:
