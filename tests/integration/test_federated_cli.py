@@ -359,17 +359,19 @@ def test_only_undone_runs_are_resumed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), PeerLost("host"), OSError("full")])
 def test_the_evidence_of_a_breach_outlives_resuming(tmp_path: Path, error: BaseException) -> None:
-    with (
-        pytest.raises(AuditViolation),
-        new_run_directory(tmp_path / "run") as partial,
-    ):
-        (partial / "job.json").write_text("{}")
-        (partial / "host").mkdir()
-        (partial / "host" / "audit.jsonl").write_text("evidence")
+    record = tmp_path / "run.partial" / "host" / "audit.jsonl"
+
+    def break_the_protocol(directory: Path) -> None:
+        (directory / "job.json").write_text("{}")
+        record.parent.mkdir()
+        record.write_text("evidence")
         raise AuditViolation("host broke the protocol", "host", "data")
+
+    with pytest.raises(AuditViolation), new_run_directory(tmp_path / "run") as partial:
+        break_the_protocol(partial)
     with pytest.raises(type(error)), resumed_run_directory(partial):
         raise error
-    assert (partial / "host" / "audit.jsonl").read_text() == "evidence"
+    assert record.read_text() == "evidence"
 
 
 def test_a_partys_own_error_is_the_one_shown(job_file: Path, tmp_path: Path) -> None:
