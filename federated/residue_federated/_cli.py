@@ -32,7 +32,7 @@ from residue_federated._options import (
 from residue_federated._serve_cli import serve
 from residue_federated.audit._cli import audit
 from residue_federated.console._cli import ui
-from residue_federated.errors import JobError
+from residue_federated.errors import CertificateError, JobError
 from residue_federated.planning._cli import plan, tell_plan
 from residue_federated.store._cli import app as runs
 
@@ -364,8 +364,19 @@ def certs(
     parties: Annotated[list[str], typer.Argument(help="Names of the parties, as in the job.")],
 ) -> None:
     """Make trial certificates: a new authority, and a key and certificate for each party."""
-    from residue_federated._certificates import TrialAuthority
+    from pydantic import TypeAdapter, ValidationError
 
+    from residue_federated._certificates import TrialAuthority
+    from residue_federated._schema import Name
+
+    for name in parties:
+        try:
+            TypeAdapter(Name).validate_python(name)
+        except ValidationError:
+            raise CertificateError(
+                f"{name!r} is no party's name: a lower-case letter, and up to 62 of these, digits "
+                "and hyphens"
+            ) from None
     authority = TrialAuthority()
     for name in parties:
         authority.issue(directory / name, name)

@@ -81,6 +81,8 @@ def _readable(party: str, source: FileData, columns: list[str] | None = None) ->
 
     try:
         yield
+    except UnicodeDecodeError:
+        raise DataError(f"{party}: {source.file} has names of columns that are not UTF-8") from None
     except (OSError, pa.ArrowException) as error:
         found = re.match(r"In CSV column #(\d+): .* to (?:double|bool)", str(error))
         if found and columns is not None:
@@ -98,11 +100,13 @@ def _types(source: FileData) -> dict[str, pa.DataType]:
 
     if source.file.suffix == ".parquet":
         schema = pq.read_schema(source.file)
-        return dict(zip(schema.names, schema.types, strict=True))
-    with pyarrow.csv.open_csv(source.file) as reader:
-        schema = reader.schema
+    else:
+        with pyarrow.csv.open_csv(source.file) as reader:
+            schema = reader.schema
     if len(set(schema.names)) < len(schema.names):
         raise pa.ArrowInvalid("a column's name is repeated")
+    if source.file.suffix == ".parquet":
+        return dict(zip(schema.names, schema.types, strict=True))
     types = {
         name: type_ if pa.types.is_boolean(type_) else pa.float64()
         for name, type_ in zip(schema.names, schema.types, strict=True)

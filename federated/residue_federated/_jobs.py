@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from residue_federated._components import AnyComponent
-from residue_federated._schema import Name, Positive, Strict
+from residue_federated._schema import Address, Name, Positive, Proxy, Strict
 from residue_federated.errors import JobError
 
 __all__ = [
@@ -76,6 +76,18 @@ class FileData(Strict):
             raise ValueError(f"{self.file.name}: expected a .csv or .parquet file")
         return self
 
+    @model_validator(mode="after")
+    def _distinct_columns(self) -> Self:
+        if self.label == self.id:
+            raise ValueError(f"'{self.id}' cannot be both identifier and label")
+        features = self.features or []
+        for column in features:
+            if column in (self.id, self.label):
+                raise ValueError(f"features: '{column}' is the identifier or the label")
+            if features.count(column) > 1:
+                raise ValueError(f"features: '{column}' is repeated")
+        return self
+
 
 class Party(Strict):
     """One party: its name in certificates, where it listens, what it computes on, its data.
@@ -90,9 +102,9 @@ class Party(Strict):
     """
 
     name: Name
-    address: str | None = Field(default=None, pattern=r"^[^\s:]+:\d{1,5}$")
+    address: Address | None = None
     device: str = "auto"
-    proxy: str | None = Field(default=None, pattern=r"^(direct|http://[^\s/@:]+:\d{1,5})$")
+    proxy: Proxy | None = None
     memory_mib: Positive | None = None
     ray: str | None = Field(default=None, min_length=1)
     processes: int | None = Field(default=None, ge=0, le=256)

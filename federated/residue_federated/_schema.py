@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["ComponentConfig", "Name", "Positive", "Share", "Strict"]
+__all__ = ["Address", "ComponentConfig", "Name", "Positive", "Proxy", "Share", "Strict"]
+
+_MOST_PORT = 65535
+_MOST_LABEL = 63
+"""Characters between two dots of a host's name."""
+
+
+def _reachable(text: str) -> str:
+    """Raise `ValueError` unless ``host:port``, at the end of the text, can be one."""
+    host, _, port = text.rpartition("/")[2].partition(":")
+    if port and int(port) > _MOST_PORT:
+        raise ValueError(f"port {port} is above {_MOST_PORT}")
+    if not all(0 < len(label) <= _MOST_LABEL for label in host.removesuffix(".").split(".")):
+        raise ValueError(f"'{host}' is no name of a host")
+    return text
+
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+Address = Annotated[str, Field(pattern=r"^[^\s:]+:\d{1,5}$"), AfterValidator(_reachable)]
+Proxy = Annotated[
+    str, Field(pattern=r"^(direct|http://[^\s/@:]+:\d{1,5})$"), AfterValidator(_reachable)
+]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
 

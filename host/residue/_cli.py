@@ -365,7 +365,7 @@ for _entry in sorted(entry_points(group="residue.cli"), key=lambda e: e.name):
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: one line on stderr for errors of our tree."""
+    """Run the command line and exit: one line on stderr for errors of our tree and the system's."""
     warnings.showwarning = _show_warning
     try:
         app(args=None if argv is None else list(argv), prog_name="residue")
@@ -373,6 +373,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         typer.echo(f"error: {error}", err=True)
         code = next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
         sys.exit(code)
+    except OSError as error:  # a file or directory that cannot be used
+        of = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {of}{error.strerror or error}", err=True)
+        sys.exit(1)
     sys.exit(0)
 
 

@@ -21,6 +21,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from residue._cli import main
 from residue_federated import Job, PartyReport, load_job, run_trial
 from residue_federated._cli import app
 from residue_federated._ended import keep_end, read_end
@@ -29,7 +30,14 @@ from residue_federated._results import compare_gradients
 from residue_federated._trial import Event, new_run_directory, resumed_run_directory
 from residue_federated.audit._live import RECORD
 from residue_federated.audit._record import read_record
-from residue_federated.errors import AuditViolation, FederatedError, JobError, ModelError, PeerLost
+from residue_federated.errors import (
+    AuditViolation,
+    CertificateError,
+    FederatedError,
+    JobError,
+    ModelError,
+    PeerLost,
+)
 from residue_federated.store import Store
 
 runner = CliRunner()
@@ -436,6 +444,24 @@ def test_certs_and_a_party_without_addresses(job_file: Path, tmp_path: Path) -> 
     arguments += ["--certificates", str(tmp_path / "c" / "host"), "--out", str(tmp_path)]
     with pytest.raises(JobError, match="gives no address for guest, arbiter"):
         runner.invoke(app, arguments, catch_exceptions=False)
+
+
+@pytest.mark.parametrize("name", ["../host", "Host", "", "h\n", "x" * 64])
+def test_certs_are_for_names_of_parties(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CertificateError, match="is no party's name"):
+        runner.invoke(app, ["certs", str(tmp_path / "c"), "guest", name], catch_exceptions=False)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_one_line(
+    job_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as ended:
+        main(["fl", "run", str(job_file), "--out", str(tmp_path / "file" / "run")])
+    assert ended.value.code == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"error: {tmp_path / 'file' / 'run.partial'}: Not a directory"
 
 
 def test_differing_gradients_are_found(job_file: Path) -> None:

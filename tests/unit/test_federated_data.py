@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from residue_federated._data import Scaling, Table, load_table
@@ -151,6 +153,18 @@ def test_unusable_files(tmp_path: Path) -> None:
         load_table(job_for(written(tmp_path, FRAME), features=["w"]), "guest")
     with pytest.raises(DataError, match="at least two rows"):
         load_table(job_for(written(tmp_path, FRAME[:1])), "guest")
+
+
+def test_names_of_columns_that_cannot_be_used(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.csv"
+    latin.write_bytes("id,y,gr\u00f6\u00dfe\na,1,2\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"latin\.csv has names of columns that are not UTF-8"):
+        load_table(job_for(latin), "guest")
+    twice = tmp_path / "twice.parquet"
+    columns = [pa.array(["a", "b"]), pa.array([0.0, 1.0]), pa.array([1.0, 2.0])]
+    pq.write_table(pa.Table.from_arrays([*columns, columns[-1]], ["id", "y", "x", "x"]), twice)
+    with pytest.raises(DataError, match="a column's name is repeated"):
+        load_table(job_for(twice), "guest")
 
 
 def test_breast_hetero_split() -> None:

@@ -64,6 +64,38 @@ def test_all_faults_are_told_at_once(tmp_path: Path, content: dict[str, Any]) ->
         ({"guest": {"name": "guest"}}, "guest needs data"),
         ({"guest": {"name": "guest", "data": {"file": "x.txt"}}}, ".csv or .parquet"),
         ({"guest": {"name": "guest", "data": {"file": "x.csv"}}}, "guest.data.label"),
+        (
+            {"guest": {"name": "guest", "data": {"file": "x.csv", "label": "id"}}},
+            "'id' cannot be both identifier and label",
+        ),
+        *(
+            (
+                {
+                    "guest": {
+                        "name": "guest",
+                        "data": {"file": "x.csv", "label": "y", "features": f},
+                    }
+                },
+                text,
+            )
+            for f, text in (
+                (["a", "b", "a"], "features: 'a' is repeated"),
+                (["a", "y"], "features: 'y' is the identifier or the label"),
+                (["id"], "features: 'id' is the identifier or the label"),
+            )
+        ),
+        *(
+            (
+                {"hosts": [{"name": "host", "data": {"sklearn": "breast_cancer"}, field: value}]},
+                f"hosts.0.{field}: {text}",
+            )
+            for field, value, text in (
+                ("address", "10.0.0.1:71000", "port 71000 is above 65535"),
+                ("address", "bank..example:7100", "'bank..example' is no name of a host"),
+                ("address", f"{'x' * 64}.example:7100", f"'{'x' * 64}.example' is no name"),
+                ("proxy", "http://10.0.0.1:99999", "port 99999 is above 65535"),
+            )
+        ),
         ({"hosts": []}, "hosts"),
         ({"arbiter": None}, "components.train: logistic_regression needs an arbiter"),
         ({"components": {}}, "components"),

@@ -26,7 +26,7 @@ from residue_federated.errors import (
 )
 from residue_federated.proto import v1
 from residue_federated.transport import Endpoint, Message, _compression
-from residue_federated.transport._proxies import proxy_for
+from residue_federated.transport._proxies import connect, proxy_for
 from residue_federated.transport._sending import Outbox, Parcel
 
 TIGHT = Transport(connect_timeout=5, peer_timeout=5, window_mib=0.25, chunk_kib=16)
@@ -456,9 +456,17 @@ def test_which_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert proxy_for(away, None) is None
     monkeypatch.setenv("no_grpc_proxy", "elsewhere")
     assert proxy_for(away, None) == "http://r:3"
-    monkeypatch.setenv("grpc_proxy", "socks5://r:3")
-    with pytest.raises(TransportError, match="grpc_proxy is no http://host:port"):
-        proxy_for(away, None)
+    for wrong in ("socks5://r:3", "http://r:31x8", "http://r:99999", "http://[::1", "http://:1"):
+        monkeypatch.setenv("grpc_proxy", wrong)
+        with pytest.raises(TransportError, match="grpc_proxy is no http://host:port"):
+            proxy_for(away, None)
+        with pytest.raises(TransportError, match=r"the proxy '.*' is no http://host:port"):
+            proxy_for(away, wrong)
+
+
+def test_an_address_that_is_none_is_out_of_reach() -> None:
+    with pytest.raises(OSError, match=r"bank\.\.example:7100 is no host:port"):
+        connect("bank..example:7100", None, 1.0)
 
 
 def test_an_answer_that_comes_before_more_is_asked_for_is_heard() -> None:

@@ -546,6 +546,12 @@ def test_a_record_that_cannot_be_written_ends_its_own_party(opened: Open) -> Non
         host.flush()
 
 
+@pytest.mark.parametrize("listen", ["127.0.0.1:99999", "127.0.0.1:x", "127.0.0.1:", "7100", ""])
+def test_where_nobody_can_listen(opened: Open, listen: str) -> None:
+    with pytest.raises(TransportError, match=f"cannot listen on '{listen}': expected host:port"):
+        opened("guest", listen=listen)
+
+
 def test_names_of_arrays_cannot_command_a_terminal() -> None:
     array = v1.Array(dtype="<f8", shape=[0])
     names = dict.fromkeys(["\x1b[2J", "y" * 10_000], array)

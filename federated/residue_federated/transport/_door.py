@@ -7,6 +7,7 @@ of the job checks the same in the message itself.
 from __future__ import annotations
 
 import inspect
+import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent import futures
@@ -27,6 +28,7 @@ _CALLS = 256
 """Calls served at once: of each job a stream of messages from each peer, and questions."""
 _GRACE = 0.5
 """Seconds for calls in progress when a door closes."""
+_MOST_PORT = 65535
 _OPENING = 10.0
 """Seconds until the first that a call says must be there."""
 
@@ -123,6 +125,9 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]
         single: bool = False,
         keep_alive: float | None = None,
     ) -> None:
+        _, colon, number = listen.rpartition(":")
+        if not (colon and re.fullmatch("[0-9]{1,5}", number) and int(number) <= _MOST_PORT):
+            raise TransportError(f"{party}: cannot listen on '{listen}': expected host:port")
         self._party = party
         self._single = single
         self._lock = threading.Lock()

@@ -28,23 +28,31 @@ _SPARING = ("no_grpc_proxy", "no_proxy")
 def proxy_for(address: str, chosen: str | None) -> str | None:
     """The proxy to ``host:port``, as a URL; None for none.
 
-    Raises `TransportError` if the environment names one that is no HTTP proxy.
+    Raises `TransportError` if what was chosen, or the environment names, is no HTTP proxy.
     """
     if chosen is not None:
+        if chosen != DIRECT and not _is_proxy(chosen):
+            raise TransportError(f"the proxy '{chosen}' is no http://host:port")
         return None if chosen == DIRECT else chosen
     host = address.rpartition(":")[0].strip("[]")
     name = next((name for name in _NAMING if os.environ.get(name)), None)
     spared = next((os.environ[name] for name in _SPARING if os.environ.get(name)), "")
     if name is None or _is_local(host) or proxy_bypass_environment(host, {"no": spared}):
         return None
-    found = urlsplit(os.environ[name])
-    if found.scheme != "http" or not found.hostname:
+    if not _is_proxy(os.environ[name]):
         raise TransportError(f"the environment's {name} is no http://host:port")
     return os.environ[name]
 
 
 def connect(address: str, proxy: str | None, timeout: float) -> socket.socket:
     """A TCP connection to ``host:port``, through a proxy or directly. Raises `OSError`."""
+    try:
+        return _connected(address, proxy, timeout)
+    except UnicodeError as error:  # of a name with empty or too long parts
+        raise OSError(f"{address} is no host:port") from error
+
+
+def _connected(address: str, proxy: str | None, timeout: float) -> socket.socket:
     host, _, port = address.rpartition(":")
     if proxy is None:
         return socket.create_connection((host.strip("[]"), int(port)), timeout=timeout)
@@ -62,6 +70,14 @@ def connect(address: str, proxy: str | None, timeout: float) -> socket.socket:
         raise OSError("the proxy gave no sensible answer") from error
     plain: socket.socket = connection.sock
     return plain
+
+
+def _is_proxy(url: str) -> bool:
+    try:
+        found = urlsplit(url)
+        return found.scheme == "http" and bool(found.hostname) and found.port != 0
+    except ValueError:  # the port is no number, or too large
+        return False
 
 
 def _is_local(host: str) -> bool:
