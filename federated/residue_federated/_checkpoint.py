@@ -53,8 +53,8 @@ class Checkpoints:
     """The states of one component of one job in a directory of its own.
 
     directory: made on the first `save`; None keeps nothing. job: the job's digest, which a state
-    carries and must match when it is read. keep: how many states; parties are at most one round
-    apart, so two are enough and three leave one to spare; None keeps all.
+    carries and must match when it is read. keep: how many states; parties that are not lost are at
+    most one round apart, so two are enough and three leave one to spare; None keeps all.
     """
 
     def __init__(self, directory: Path | None, job: str, *, keep: int | None = 3) -> None:

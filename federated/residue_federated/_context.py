@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from residue.errors import InsecureKeyWarning, InvalidCiphertext, InvalidKey, Ke
 from residue_federated._checkpoint import Checkpoints, State
 from residue_federated._data import Table
 from residue_federated._jobs import Job, Role
-from residue_federated.errors import AuditViolation, DataError, ProtocolError
+from residue_federated.errors import AuditViolation, CheckpointError, DataError, ProtocolError
 from residue_federated.proto import v1
 from residue_federated.transport import Endpoint
 from residue_federated.transport._connection import printable
@@ -35,6 +36,7 @@ __all__ = [
     "Outcome",
     "Progress",
     "Spec",
+    "Standing",
     "Twin",
     "Waiting",
     "mean_losses",
@@ -69,6 +71,21 @@ class Spec:
 
     dtype: Any
     shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a component goes on.
+
+    done: after how many rounds, 0 afresh. state: of that moment; None afresh, and at a host that
+    lacks it, which has `before`: its own of an earlier round, if any. lacking: those hosts, as the
+    guest knows them.
+    """
+
+    done: int
+    state: dict[str, Any] | None = None
+    before: dict[str, Any] | None = None
+    lacking: tuple[str, ...] = ()
 
 
 @dataclass
@@ -406,26 +423,73 @@ class Context:
         """The last state that all parties have, and after how many rounds; None to start afresh.
 
         The parties agree on it by messages: each calls this once, when the component starts.
+        Raises as `standing`.
         """
-        mine = np.array(self._checkpoints.rounds, dtype=np.int64)
+        standing = self.standing()
+        return None if standing.state is None else (standing.done, standing.state)
+
+    def standing(self, least: int | None = None) -> Standing:
+        """As `restored`, where so many of guest and hosts are enough, the guest among them.
+
+        least: None stands for all. To hand the state to hosts that lack it is left to the caller.
+
+        Raises `CheckpointError` if parties have states and none in common; nobody loses any then.
+        """
+        mine = self._checkpoints.rounds
+        lacking: tuple[str, ...] = ()
         if self.party == self.guest:
-            common = set(mine.tolist())
+            known = {self.party: set(mine)}
             for peer in self.others:
                 theirs = self.line.receive_record(peer, "states", rounds=Spec("i8", (None,)))
-                common &= set(theirs["rounds"].tolist())
-            agreed = max(common, default=0)
+                known[peer] = set(theirs["rounds"].tolist())
+            agreed = self._newest(known, least)
+            lacking = tuple(peer for peer in known if agreed and agreed not in known[peer])
             for peer in self.others:
                 self.line.send_record(peer, "resume", done=np.array([agreed]))
         else:
-            self.line.send_record(self.guest, "states", rounds=mine)
+            self.line.send_record(self.guest, "states", rounds=np.array(mine, dtype=np.int64))
             answer = self.line.receive_record(self.guest, "resume", done=Spec("i8", (1,)))
             agreed = int(answer["done"][0])
-            if agreed and agreed not in mine:
+            may_lack = least is not None and least <= len(self.hosts) and self.role == "host"
+            if agreed < 0 or (agreed and agreed not in mine and not may_lack):
                 raise ProtocolError(f"{self.guest} wants to resume after an unknown round {agreed}")
         self._checkpoints.drop_after(agreed)
         if self._auditor is not None:
             self._auditor.resumed(self.line.path, agreed)
-        return (agreed, self._checkpoints.load(agreed)) if agreed else None
+        kept = self._checkpoints.rounds
+        if not agreed:
+            return Standing(0)
+        if agreed in kept:
+            return Standing(agreed, self._checkpoints.load(agreed), lacking=lacking)
+        return Standing(agreed, before=self._checkpoints.load(kept[-1]) if kept else None)
+
+    def _newest(self, known: Mapping[str, set[int]], least: int | None) -> int:
+        """The last round of which enough parties have the state, 0 if there is none.
+
+        Parties that are not lost are at most one round apart, so one without any state has lost
+        some if others are past the first round.
+        """
+        hosts = [party for party in known if party in self.hosts]
+        common = set.intersection(*(known[party] for party in known.keys() - set(hosts)))
+        enough = len(hosts) if least is None else least - 1
+        agreed = [r for r in common if sum(r in known[host] for host in hosts) >= enough]
+        if agreed:
+            return max(agreed)
+        if self.component == WHOLE:  # hosts that were lost end again, with all, what they missed
+            known = {party: known[party] for party in known if not self.job.may_lose(party)}
+            if set.intersection(*known.values()):
+                return 0
+        holders = Counter(done for rounds in known.values() for done in rounds)
+        if max(holders, default=0) > 1:
+            wanted = max(holders, key=lambda done: (holders[done], done))
+            lack = " and ".join(party for party in known if wanted not in known[party])
+            have = " and ".join(party for party in known if wanted in known[party])
+            raise CheckpointError(
+                f"'{self.line.path}' cannot go on: too few parties have a state in common, and "
+                f"that after round {wanted}, which {have} kept, is missing at {lack}: put back "
+                f"what states/{self.line.path} held there, or start afresh in new directories"
+            )
+        return 0
 
     def checkpoint(self, done: int, state: State) -> None:
         """Keep what is needed to go on after `done` rounds, on disk when this returns."""

@@ -5,7 +5,7 @@
     FederatedError
      +- JobError               the job file is malformed or contradicts itself
      +- DataError              missing values, wrong label, rows that do not match
-     +- CheckpointError        a checkpoint is damaged, or of another job
+     +- CheckpointError        a checkpoint is damaged, missing or of another job
      +- ModelError             a share of a model cannot be read, or is another job's
      +- CertificateError       a certificate or key is missing, unreadable or of another party
      +- RecordError            a record of a run is missing, unreadable or cannot be continued
@@ -62,7 +62,7 @@ class DataError(FederatedError):
 
 
 class CheckpointError(FederatedError):
-    """A checkpoint is damaged, or belongs to another job."""
+    """A checkpoint is damaged, belongs to another job, or is missing where others have theirs."""
 
 
 class ModelError(FederatedError):

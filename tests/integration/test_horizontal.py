@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -21,7 +22,15 @@ from residue_federated._components import runner_of
 from residue_federated._context import Line, Twin
 from residue_federated._data import Scaling, load_table
 from residue_federated._trial import Event, run_trial
-from residue_federated.errors import DataError, Diverged, PeerFailed, PeerLost, ProtocolError
+from residue_federated.audit._verify import audit_records
+from residue_federated.errors import (
+    CheckpointError,
+    DataError,
+    Diverged,
+    PeerFailed,
+    PeerLost,
+    ProtocolError,
+)
 from residue_federated.horizontal import _paillier
 from residue_federated.horizontal._config import HorizontalConfig
 from residue_federated.horizontal._masked import MaskedSummand
@@ -365,6 +374,118 @@ def test_a_resumed_job_ends_with_the_same_bits(tmp_path: Path, aggregation: str)
         assert model_of(resumed, party) == model_of(undisturbed, party)
     one, other = (r.reports["guest"].component("train") for r in (whole, run))
     assert (one.losses, one.metrics, one.facts) == (other.losses, other.metrics, other.facts)
+
+
+def deaths(rounds: dict[str, int]) -> Callable[[str, int], None]:
+    """Each of these parties dies when it has done so many rounds."""
+
+    def progress(party: str, done: int) -> None:
+        if rounds.get(party) == done:
+            raise Staged
+
+    return progress
+
+
+def noted(started: dict[str, int]) -> Callable[[str, int], None]:
+    """Where each party starts."""
+
+    def progress(party: str, done: int) -> None:
+        started.setdefault(party, done)
+
+    return progress
+
+
+def trained(directory: Path, party: str) -> Any:
+    """What is common to all parties' models."""
+    model = model_of(directory, party)
+    return model["parameters"], model["scaling"]
+
+
+def states_of(directory: Path, party: str) -> list[str]:
+    return sorted(path.name for path in (directory / party / "states" / "train").glob("*.npz"))
+
+
+def findings(job: Job, directory: Path) -> list[Any]:
+    records = {party.name: directory / party.name / "audit.jsonl" for party in job.parties}
+    return list(audit_records(job, records, directory / "guest" / "ca.pem").findings)
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+def test_a_lost_host_is_handed_the_state_when_all_resume(tmp_path: Path, standardise: bool) -> None:
+    job = generated(tmp_path, hosts=2, rounds=9, standardise=standardise)
+    assert run_all(job, tmp_path, progress=deaths({"h1": 1, "guest": 6})).reports == {}
+    assert states_of(tmp_path, "h1") == ["1.npz"]
+    started: dict[str, int] = {}
+    run = run_all(job, tmp_path, progress=noted(started))
+    assert run.errors == {}
+    assert findings(job, tmp_path) == []
+    (done,) = set(started.values())
+    assert done in (5, 6)
+    handed = [(m.sender, m.receiver) for m in run.messages if is_about(m, "state")]
+    assert handed == [("guest", "h1")]
+    reports = {name: run.reports[name].component("train") for name in ("guest", "h0", "h1")}
+    for name, report in reports.items():
+        assert report.losses == reports["guest"].losses
+        assert report.facts["clients"] == ["guest", "h0", "h1"]
+        assert trained(tmp_path, name) == trained(tmp_path, "guest")
+    if standardise:
+        absent = {number: ["guest", "h0"] for number in range(2, done + 1)}
+        losses, accuracy = averaged(job, absent)
+        assert report.losses == pytest.approx(losses, rel=1e-5)
+        assert report.metrics["accuracy"] == pytest.approx(accuracy)
+
+
+def test_a_host_that_was_lost_gets_the_model_of_a_job_that_is_done(tmp_path: Path) -> None:
+    """The others have finished all components; none of their training is repeated."""
+    job = breast(rounds=5)
+    first = run_all(job, tmp_path, progress=deaths({"h1": 1}))
+    assert set(first.reports) == {"guest", "h0", "arbiter"}
+    model = trained(tmp_path, "guest")
+    started: dict[str, int] = {}
+    run = run_all(job, tmp_path, progress=noted(started))
+    assert run.errors == {}
+    assert set(started.values()) == {5}
+    assert trained(tmp_path, "h1") == trained(tmp_path, "guest") == model
+    assert run.reports["h1"].component("quality").metrics["auc"] > 0.95
+
+
+def test_a_state_that_cannot_be_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = breast(rounds=6)
+    run_all(job, tmp_path, progress=deaths({"h1": 1, "guest": 5}))
+    tampered(monkeypatch, "guest", "state", lambda a: a | {"rows": a["rows"] * 0})
+    run = run_all(job, tmp_path)
+    assert isinstance(run.errors["h1"], ProtocolError)
+    assert "guest handed over a state that cannot be" in str(run.errors["h1"])
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "missing"),
+    [("masks", ["arbiter"]), ("masks", ["h0", "h1"]), ("paillier", ["h1"])],
+)
+def test_nobody_loses_states_that_others_lack(
+    tmp_path: Path, aggregation: str, missing: list[str]
+) -> None:
+    job = breast(rounds=6, aggregation=aggregation)
+    assert run_all(job, tmp_path, progress=deaths({"guest": 4})).reports == {}
+    for party in missing:
+        shutil.rmtree(tmp_path / party / "states" / "train")
+    before = {party.name: states_of(tmp_path, party.name) for party in job.parties}
+    run = run_all(job, tmp_path)
+    assert run.reports == {}
+    assert isinstance(run.errors["guest"], CheckpointError)
+    fault = str(run.errors["guest"])
+    assert "'train' cannot go on" in fault
+    assert f"is missing at {' and '.join(missing)}: put back what states/train held" in fault
+    assert {party.name: states_of(tmp_path, party.name) for party in job.parties} == before
+
+
+def test_who_died_before_its_first_state_starts_afresh_with_all(tmp_path: Path) -> None:
+    job = breast(rounds=3, aggregation="paillier")
+    run_all(job, tmp_path, progress=deaths({"guest": 1}))
+    shutil.rmtree(tmp_path / "h1" / "states" / "train", ignore_errors=True)
+    run = run_all(job, tmp_path)
+    assert run.errors == {}
+    assert run.reports["h1"].component("train").rounds == 3
 
 
 def test_columns_must_be_the_same(tmp_path: Path) -> None:

@@ -31,9 +31,11 @@ from tests.integration.test_horizontal import (
     DIGITS,
     LOGISTIC,
     Recorded,
+    deaths,
     die,
     make_job,
     model_of,
+    noted,
     recorded,
     stage,
     tampered,
@@ -324,14 +326,39 @@ def test_where_hosts_may_be_lost_a_round_done_again_is_paid_for(
     assert privacy["epsilon_by_round"] == [plan_of(job).epsilon(n) for n in (1, 2, 4)]
 
 
+def test_a_lost_host_that_returns_costs_no_more_than_what_is_done_again(tmp_path: Path) -> None:
+    """Others have gone on without it: it gets their state, but nobody's own losses."""
+    job = private(rounds=8)
+    assert run_all(job, tmp_path, progress=deaths({"h1": 1, "guest": 5})).reports == {}
+    started: dict[str, int] = {}
+    run = run_all(job, tmp_path, progress=noted(started))
+    assert run.errors == {}
+    assert findings(job, tmp_path) == []
+    (done,) = set(started.values())
+    assert done in (4, 5)
+    assert set(run.reports) == {"guest", "h0", "h1", "arbiter"}
+    rounds = run.reports["guest"].component("train").rounds
+    assert rounds >= done + 2  # of eight sums, at most six were given to when the guest died
+    for party in ("guest", "h0", "h1"):
+        assert told(run, party) == told(run)
+        parameters = model_of(tmp_path, party)["parameters"]
+        assert parameters == model_of(tmp_path, "guest")["parameters"]
+    assert told(run)["epsilon"] <= 2.0
+    assert len(told(run)["epsilon_by_round"]) == rounds
+    (handed,) = (m for m in run.messages if m.tag == "train/state")
+    assert (handed.sender, handed.receiver) == ("guest", "h1")
+    assert list(handed.payload.record.arrays["losses"].shape) == [0]
+    assert len(run.reports["h1"].component("train").losses) == 1 + rounds - done
+
+
 @pytest.mark.full
 def test_a_vector_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
     job = private(aggregation="paillier")
     run_all(job, tmp_path, progress=interrupted("guest", 2))
-    for party in ("guest", "h0", "h1"):
+    for party in ("guest", "h0", "h1", "arbiter"):
         for path in (tmp_path / party / "states" / "train").glob("[0-9]*.npz"):
             path.unlink()
-        (tmp_path / party / "states" / "train" / "given" / "1.npz").unlink()
+        (tmp_path / party / "states" / "train" / "given" / "1.npz").unlink(missing_ok=True)
     run = run_all(job, tmp_path)
     assert run.reports == {}
     assert any("what it gave to round 1 is gone" in str(e) for e in run.errors.values())

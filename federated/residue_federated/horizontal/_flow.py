@@ -18,9 +18,9 @@ _PAID = (
 def flow(config: HorizontalConfig, scene: Scene) -> Flow:
     """Agreement on columns, keys, and one secure sum for each statistic, round and the end.
 
-    A job that is resumed has its statistics already. With privacy there is no sum at the end, and
-    where hosts may be lost the parties agree on how many sums are paid for. Applied to other rows,
-    nothing is sent.
+    A job that is resumed has its statistics already. Where hosts may be lost, the guest then hands
+    the state to those that lack it, and with privacy the parties agree on how many sums are paid
+    for. With privacy there is no sum at the end. Applied to other rows, nothing is sent.
     """
     if scene.applies:
         return Flow(agrees=False)
@@ -33,12 +33,13 @@ def flow(config: HorizontalConfig, scene: Scene) -> Flow:
         *(add("variance") if config.standardise else ()),
     )
     least = 1 if private is None else 0  # the budget may be spent before a job is resumed
-    paid = private is not None and not repeats(config, 1 + hosts)
+    loses = not repeats(config, 1 + hosts)
     return Flow(
         Step("host", "guest", "columns", "record"),
         Step("guest", "host", "columns", "record"),
         Step("guest", "arbiter", "columns", "record"),
-        *(_PAID if paid else ()),
+        *([Step("guest", "host", "state", "record", optional=True)] if loses else []),
+        *(_PAID if loses and private is not None else ()),
         *(_identities() if masks else _key()),
         *([Loop("statistics", statistics, least=0, most=1)] if statistics else []),
         Loop("round", add("round/{round}"), least=least, most=config.rounds, rounds=True),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from residue_federated._context import Context, Outcome, Spec
+from residue_federated._context import Context, Outcome, Spec, Standing
 from residue_federated._data import Scaling, Table
 from residue_federated.errors import DataError, Diverged, ProtocolError
 from residue_federated.horizontal._budget import Given, agree_on_releases
@@ -110,9 +110,10 @@ class _Client:
 
     def train(self) -> Outcome:
         config, context = self.config, self.context
-        restored = context.restored()
-        done, released = 0 if restored is None else restored[0], 0
+        standing = context.standing(config.noisy_clients(1 + len(context.hosts)))
+        done, released = standing.done, 0
         self._agree_on_columns()
+        state = self._hand_over(standing)
         last = config.rounds
         if self.plan is not None:
             self._check_rows()
@@ -123,12 +124,11 @@ class _Client:
             if config.aggregation == "masks"
             else PaillierSummand(context, self.bits)
         )
-        if restored is None:
+        if state is None:
             losses = list[float]()
             parameters = self.network.initial(config.seed)
             rows, mean, variance = self._statistics()
         else:
-            state = restored[1]
             losses, rows, self.cut = state["losses"], state["rows"], state["cut"]
             parameters, mean, variance = state["parameters"], state["mean"], state["variance"]
             self.spent = state["spent"]
@@ -166,6 +166,49 @@ class _Client:
             trace=self.trace,
             facts=facts,
         )
+
+    def _hand_over(self, standing: Standing) -> dict[str, Any] | None:
+        """The state to go on from, None afresh. A host that lacks it gets it from the guest.
+
+        Losses with privacy and the count of what was cut are each party's own: they do not leave
+        it, and a host goes on from those that it had.
+        """
+        context, done, state = self.context, standing.done, standing.state
+        private = self.plan is not None
+        for host in standing.lacking:
+            assert state is not None
+            context.line.send_record(
+                host,
+                "state",
+                parameters=state["parameters"],
+                losses=np.array([] if private else state["losses"], dtype=np.float64),
+                rows=np.array([state["rows"]]),
+                mean=state["mean"],
+                variance=state["variance"],
+                spent=np.array(state["spent"], dtype=np.float64),
+            )
+        if not done or state is not None:
+            return state
+        moments = Spec("f8", (self.x.shape[1] if self.config.standardise else 0,))
+        record = context.line.receive_record(
+            context.guest,
+            "state",
+            parameters=Spec("f8", (self.network.count,)),
+            losses=Spec("f8", (0 if private else done,)),
+            rows=Spec("f8", (1,)),
+            mean=moments,
+            variance=moments,
+            spent=Spec("f8", (done if private else 0,)),
+        )
+        rows, least = float(record["rows"][0]), int(self.plan is None or self.plan.counts)
+        if rows < least or bool(np.any(record["variance"] < 0)):
+            raise ProtocolError(f"{context.guest} handed over a state that cannot be")
+        before = standing.before or {"losses": [], "cut": 0}
+        state = dict(record) | {"rows": rows, "spent": record["spent"].tolist()}
+        state["losses"] = before["losses"] if private else record["losses"].tolist()
+        state["cut"] = before["cut"]
+        context.checkpoint(done, state)
+        return state
 
     def _check_rows(self) -> None:
         if len(self.x) > MOST_ROWS:
@@ -322,14 +365,13 @@ class _Arbiter:
 
     def train(self) -> Outcome:
         config, context = self.config, self.context
-        restored = context.restored()
+        done = context.standing(config.noisy_clients(1 + len(context.hosts))).done
         guest = context.guest
         record = context.line.receive_record(guest, "columns", count=Spec(np.int64, (1,)))
         columns = int(record["count"][0])
         if columns < 1:
             raise ProtocolError(f"{guest} announced {columns} columns")
         size = Network.of(config, columns).count
-        done = restored[0] if restored else 0
         last, bits, measures = config.rounds, config.bits, _MEASURES
         plan = _plan(context, config, size)
         if plan is not None:
