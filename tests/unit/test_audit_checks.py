@@ -69,7 +69,7 @@ def test_facts_of_ciphertexts_are_those_of_their_headers(keys: Keys) -> None:
     assert [b["shape"] for b in facts["blocks"]] == [[3, 4], [2]]
     assert [b["exponent"] for b in facts["blocks"]] == [0, -13]
     assert {b["key"] for b in facts["blocks"]} == {public.fingerprint.hex()}
-    assert [b["bound_bits"] for b in facts["blocks"]] == [0, 64]
+    assert [b["bound_bits"] for b in facts["blocks"]] == [32, 64]
 
 
 def test_facts_of_a_key_count_its_bits_and_do_not_believe_them(keys: Keys) -> None:
