@@ -8,7 +8,14 @@ from numpy.typing import NDArray
 
 from residue_federated.errors import DataError
 from residue_federated.linear._config import EarlyStop, LinearConfig, Optimiser
-from residue_federated.linear._models import Objective, Updater, batches, label_of, stops
+from residue_federated.linear._models import (
+    Objective,
+    Updater,
+    batch_count,
+    batches,
+    label_of,
+    stops,
+)
 
 
 def config(algorithm: str = "logistic_regression", **fields: Any) -> LinearConfig:
@@ -48,6 +55,7 @@ def test_batches_cover_every_row_once(rows: int, size: int | None, sizes: list[i
         made = list(batches(training, rows, epoch))
         assert [len(batch) for batch in made] == sizes
         assert sorted(np.concatenate(made).tolist()) == list(range(rows))
+    assert batch_count(training, rows) == len(sizes)
     one, two = (np.concatenate(list(batches(training, 64, epoch))) for epoch in (0, 1))
     assert one.tolist() != two.tolist()
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from residue_federated.audit import SAME_ROWS, Flow, Loop, Scene, Step
 from residue_federated.linear._config import LinearConfig
-from residue_federated.linear._models import batches
+from residue_federated.linear._models import batch_count
 
 __all__ = ["flow"]
 
@@ -37,7 +37,7 @@ def _training(config: LinearConfig, scene: Scene, key: tuple[Step, ...]) -> Flow
         Step("arbiter", "guest", "g/{epoch}/{batch}", "masked_plaintexts"),
         Step("arbiter", "host", "g/{epoch}/{batch}", "masked_plaintexts"),
     )
-    number = None if scene.rows is None else len(list(batches(config, scene.rows, 0)))
+    number = None if scene.rows is None else batch_count(config, scene.rows)
     epoch = Loop("batch", batch, least=number or 1, most=number)
     softmax = config.type == "softmax_regression"
     labelled = softmax or config.type == "poisson_regression"

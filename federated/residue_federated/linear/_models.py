@@ -18,6 +18,7 @@ __all__ = [
     "Objective",
     "Penalty",
     "Updater",
+    "batch_count",
     "batches",
     "classes_of",
     "label_of",
@@ -160,6 +161,13 @@ def batches(config: LinearConfig, rows: int, epoch: int) -> Iterator[NDArray[np.
         starts.pop()
     for at, end in zip(starts, [*starts[1:], rows], strict=True):
         yield order[at:end]
+
+
+def batch_count(config: LinearConfig, rows: int) -> int:
+    """How many batches `batches` makes of so many rows."""
+    size = config.batch_size or max(rows, 1)
+    count = -(-rows // size)
+    return count - 1 if count > 1 and rows - (count - 1) * size == 1 else count
 
 
 def label_of(config: LinearConfig, party: str, y: NDArray[np.float64]) -> NDArray[np.float64]:

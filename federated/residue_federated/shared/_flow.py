@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from residue_federated.audit import SAME_ROWS, Flow, Loop, Scene, Step
-from residue_federated.linear._models import MOST_CLASSES, batches
+from residue_federated.linear._models import MOST_CLASSES, batch_count
 from residue_federated.shared._config import SharedConfig
 from residue_federated.shared._format import ring_of
 from residue_federated.shared._reciprocal import RING
@@ -42,7 +42,7 @@ def _training(config: SharedConfig, scene: Scene, keys: tuple[Step, ...]) -> Flo
         *_both("g/{epoch}/{batch}", "ciphertexts"),
         *(_rectified("{epoch}/{batch}", bits) if config.l1 else ()),
     )
-    number = None if scene.rows is None else len(list(batches(config.plain, scene.rows, 0)))
+    number = None if scene.rows is None else batch_count(config.plain, scene.rows)
     epoch = Loop("batch", batch, least=number or 1, most=number)
     moved = () if config.early_stop is None else _moved(bits)
     epochs = Loop(

@@ -18,7 +18,7 @@ Folds = NDArray[np.uint8]
 
 def fold_sizes(rows: int, folds: int) -> NDArray[np.int64]:
     """``(folds,)``: rows are dealt out in turn."""
-    return np.bincount(np.arange(rows) % folds, minlength=folds)
+    return rows // folds + (np.arange(folds) < rows % folds)
 
 
 def drawn_folds(config: CrossValidateConfig, party: str, table: Table) -> Folds:
