@@ -179,7 +179,7 @@ def show_result(console: Console, result: dict[str, Any]) -> None:
                 console.print(f"Warning: {warning}", soft_wrap=True)
     findings = result["audit"]["findings"]
     for finding in findings:
-        text = f"Audit: {finding['party']}: {finding['rule']}: {finding['text']}"
+        text = f"Audit: {finding['party'] or 'one of two'}: {finding['rule']}: {finding['text']}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     if not findings:
         console.print("Audit of the parties' records: nothing is wrong.")

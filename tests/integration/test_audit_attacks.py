@@ -17,6 +17,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,16 @@ from residue_federated._checkpoint import write_json
 from residue_federated._cli import app
 from residue_federated._context import Line
 from residue_federated._data import Table
-from residue_federated.audit import _code
+from residue_federated.audit import _code, _verify
 from residue_federated.audit._flow import Breach
 from residue_federated.audit._live import RECORD, Auditor
-from residue_federated.audit._record import RUN_BYTES, Signer, message_part, read_record
+from residue_federated.audit._record import (
+    RUN_BYTES,
+    Signer,
+    message_part,
+    read_record,
+    signed_by,
+)
 from residue_federated.audit._verify import AuditReport, audit_records
 from residue_federated.errors import (
     AuditViolation,
@@ -413,7 +420,8 @@ class Honest:
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Honest:
     directory = tmp_path_factory.mktemp("honest")
-    job = make_job(directory, "logistic_regression", 2, training={"epochs": 2, "batch_size": 30})
+    training, patient = {"epochs": 2, "batch_size": 30}, {"connect_timeout": 60, "peer_timeout": 30}
+    job = make_job(directory, "logistic_regression", 2, training=training, transport=patient)
     run = run_all(job, directory)
     assert run.errors == {}
     return Honest(job, directory)
@@ -565,6 +573,19 @@ def other_model(path: Path) -> None:
     model.write_text(model.read_text().replace("1", "2"))
 
 
+def lost_to_it(entries: list[Line_]) -> list[Line_]:
+    """It answers before it was asked, and says that it had given up who asks."""
+    at = entries.index(entry_of(entries, "sent", "train/loss/0/1"))
+    early = entries.pop(at)
+    entries.insert(entries.index(entry_of(entries, "received", "train/d/0/1")), early)
+    time = entries[0]["time"]
+    return [entries[0], {"event": "lost", "time": time, "peer": "guest"}, *entries[1:]]
+
+
+def twice(entries: list[Line_]) -> list[Line_]:
+    return [*entries, *(dict(entry) for entry in entries)]
+
+
 RECORDS: dict[str, tuple[Callable[[Path], None], str]] = {
     "truncated within an entry": (torn, "ends within an entry"),
     "truncated at an entry": (cut_after("begin"), "no signed end"),
@@ -602,6 +623,8 @@ RECORDS: dict[str, tuple[Callable[[Path], None], str]] = {
     "component taken out and signed": (rewritten(component_left_out), "began 'train'"),
     "signed by a stranger": (another_signer, "no certificate of h0 by the authority"),
     "another party's record": (anothers_record, "no certificate of h0"),
+    "a peer given up in a job that loses none": (rewritten(lost_to_it), "h0 gave up guest"),
+    "a run shown twice": (rewritten(twice), "starts a run that the record has already"),
     "another model": (other_model, "models/train.json is not the file"),
 }
 
@@ -665,6 +688,215 @@ def test_a_forged_record_is_told_and_its_party_named(
     tally[name] = True
 
 
+def setting(event: str, /, **fields: Any) -> Callable[[Path], None]:
+    """The party's own record with other fields in the first entry of an event; None drops one."""
+
+    def change(entries: list[Line_]) -> list[Line_]:
+        entry = next(e for e in entries if e["event"] == event)
+        entry.update(fields)
+        for name in [name for name, value in fields.items() if value is None]:
+            del entry[name]
+        return entries
+
+    return rewritten(change)
+
+
+def adding(event: str, /, **fields: Any) -> Callable[[Path], None]:
+    def change(entries: list[Line_]) -> list[Line_]:
+        entry = {"event": event, "time": entries[0]["time"], **fields}
+        return [*entries[:-1], entry, entries[-1]]
+
+    return rewritten(change)
+
+
+def with_line(line: str, at: int) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        lines = lines_of(path)
+        write_lines(path, [*lines[:at], line, *lines[at:]])
+
+    return change
+
+
+def linked(path: Path) -> None:
+    """A file of the run that is another party's."""
+    (path.parent / "own.pem").symlink_to(path.parent.parent / "guest" / "key.pem")
+    setting("end", files={"own.pem": "00" * 32})(path)
+
+
+def numbered_by_text(path: Path) -> None:
+    lines = lines_of(path)
+    lines[3] = lines[3].replace('"number":3', '"number":"3"')
+    write_lines(path, lines)
+
+
+def no_file(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "emptied": (partial(write_lines, lines=[]), "no signed end"),
+    "a directory": (no_file, "there is no record"),
+    "first line in another form": (with_line('{"event": "start"}', 0), "entry 0: it is not an"),
+    "nested beyond reading": (with_line("[" * 200_000, 5), "entry 5: it is not an entry"),
+    "event a list": (setting("finish", event=["x"]), "it is not an entry"),
+    "event unknown": (setting("finish", event="protocol"), "it is no event of a record"),
+    "number a string": (numbered_by_text, "it is not an entry"),
+    "begin without component": (setting("begin", component=None), "'begin' is malformed"),
+    "component a list": (setting("begin", component=[]), "'begin' is malformed: component"),
+    "rows a string": (setting("begin", rows="60"), "'begin' is malformed: rows"),
+    "rows negative": (setting("begin", rows=-5), "'begin' is malformed: rows"),
+    "rows beyond measure": (setting("begin", rows=10**30), "'begin' is malformed: rows"),
+    "rounds negative": (setting("resumed", done=-(10**9)), "'resumed' is malformed: done"),
+    "hash of no bytes": (setting("received", sha256="zz"), "'received' is malformed: sha256"),
+    "received without hash": (setting("received", sha256=None), "'received' is malformed"),
+    "sent without tag": (setting("sent", tag=None), "'sent' is malformed: tag"),
+    "sent to a stranger": (setting("sent", peer="h7"), "a party that the job does not have"),
+    "sent to itself": (setting("sent", peer="h0"), "a message to itself"),
+    "another kind of message": (setting("sent", kind=["x"]), "'sent' is malformed: kind"),
+    "blocks in a record": (setting("sent", blocks=[1]), "'sent' is malformed: record.blocks"),
+    "code a list": (setting("start", code=[]), "'start' is malformed: code"),
+    "code null": (setting("start", code=None), "'start' is malformed: code"),
+    "no text": (setting("start", certificate="\ud800"), "it is not an entry"),
+    "violation of a list": (
+        adding("violation", party=[], rule="data", text="x"),
+        "'violation' is malformed: party",
+    ),
+    "files a directory": (setting("end", files={"models": "00"}), "'models' is no file below"),
+    "files without end": (setting("end", files={"/dev/zero": "00"}), "'/dev/zero' is no file"),
+    "files of another": (setting("end", files={"../guest/key.pem": "00"}), "is no file below"),
+    "files by a link": (linked, "'own.pem' is no file below the directory of h0"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_record_of_any_form_is_audited_and_names_its_owner_alone(
+    tmp_path: Path, honest: Honest, name: str
+) -> None:
+    forge, text = HOSTILE[name]
+    directory = shutil.copytree(honest.directory, tmp_path / "run")
+    forge(directory / "h0" / RECORD)
+    report = audited(honest.job, directory)
+    assert any(f.party == "h0" and text in f.text for f in report.findings), report.findings
+    assert report.named == ["h0"], report.findings
+
+
+def begun_with(rows: int) -> Callable[[list[Line_]], list[Line_]]:
+    def change(entries: list[Line_]) -> list[Line_]:
+        for entry in entries:
+            if entry["event"] == "begin" and entry["component"] == "train":
+                entry["rows"] = rows
+        return entries
+
+    return change
+
+
+@pytest.mark.parametrize("rows", [29, 90, 1 << 40])
+def test_a_false_number_of_rows_is_held_against_nobody_honest(
+    tmp_path: Path, honest: Honest, rows: int
+) -> None:
+    directory = shutil.copytree(honest.directory, tmp_path / "run")
+    rewritten(begun_with(rows))(directory / "h1" / RECORD)
+    report = audited(honest.job, directory)
+    assert (report.named, report.ok) == ([], False)
+    assert "another number of rows of 'train' than h1's" in report.findings[0].text
+    records = {"h1": directory / "h1" / RECORD}
+    alone = audit_records(honest.job, records, directory / "guest" / "ca.pem")
+    assert alone.findings == []
+
+
+def test_an_end_that_one_denies_and_another_claims_is_open(tmp_path: Path, honest: Honest) -> None:
+    """The guest cuts its record before the scores, and says that it failed there."""
+
+    def change(entries: list[Line_]) -> list[Line_]:
+        at = entries.index(entry_of(entries, "received", "train/scores"))
+        time = entries[0]["time"]
+        failed = {"event": "failed", "time": time, "error": "PeerLost", "text": ""}
+        return [*entries[:at], failed, {"event": "seal", "time": time}]
+
+    directory = shutil.copytree(honest.directory, tmp_path / "run")
+    rewritten(change)(directory / "guest" / RECORD)
+    report = audited(honest.job, directory)
+    assert (report.named, report.ok) == ([], False)
+    assert {f.text for f in report.findings} == {
+        f"it ends before 'train/scores', which {host} says it sent: one of the two is false"
+        for host in ("h0", "h1")
+    }
+    write_json(directory / "job.json", honest.job.model_dump(mode="json"))
+    told = CliRunner().invoke(app, ["audit", str(directory)])
+    assert told.exit_code == 1
+    assert "one of two: record: it ends before 'train/scores'" in told.output
+    assert "named: nobody" in told.output
+
+
+def test_a_message_is_proven_once(honest: Honest, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[bytes] = []
+
+    def counted(certificate: Any, signature: bytes, data: bytes) -> bool:
+        checked.append(data)
+        return signed_by(certificate, signature, data)
+
+    monkeypatch.setattr(_verify, "signed_by", counted)
+    report = audited(honest.job, honest.directory)
+    assert len(checked) == sum(p.received + p.signatures for p in report.parties)
+
+
+def test_a_false_hash_of_code_in_a_record_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The party that ran other code writes the others' hashes into its record afterwards."""
+    job = make_job(tmp_path, "logistic_regression", training={"epochs": 1})
+    swapped_component(monkeypatch, tmp_path)
+    disarm(monkeypatch, "h0")
+    assert isinstance(run_all(job, tmp_path).errors["guest"], AuditViolation)
+    monkeypatch.undo()
+    (start,) = read_record(tmp_path / "guest" / RECORD).of("start")
+    setting("start", code=start.content["code"])(tmp_path / "h0" / RECORD)
+    report = audited(job, tmp_path)
+    assert report.named == ["h0"]
+    texts = {f.text for f in report.findings if f.rule == "code"}
+    assert "the hashes of its code are not those that it sent to guest" in texts
+    assert "h0 runs other code for 'train' than guest: both need the same release" in texts
+    # The next life with the right code does not undo what was run in the first.
+    assert run_all(job, tmp_path).errors == {}
+    assert audited(job, tmp_path).named == ["h0"]
+
+
+def test_a_false_accusation_about_code_names_the_accuser(tmp_path: Path, honest: Honest) -> None:
+    directory = shutil.copytree(honest.directory, tmp_path / "run")
+    text = "h1 runs other code for 'train' than h0: both need the same release"
+    adding("violation", party="h1", rule="code", text=text)(directory / "h0" / RECORD)
+    report = audited(honest.job, directory)
+    assert report.named == ["h0"]
+    assert any("h1 signed the same hashes" in f.text for f in report.findings)
+
+
+def test_a_message_that_never_left_before_a_death_is_held_against_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(
+        tmp_path,
+        "logistic_regression",
+        training={"epochs": 1},
+        transport={"connect_timeout": 60, "peer_timeout": 30},
+    )
+    leaving = Auditor.leaving
+
+    def dies(self: Auditor, message: Any) -> bytes:
+        signature = leaving(self, message)
+        if (self._party, message.receiver, message.tag) == ("guest", "h0", "_audit/code"):
+            raise FederatedError("the power is gone")
+        return signature
+
+    monkeypatch.setattr(Auditor, "leaving", dies)
+    assert run_all(job, tmp_path).reports == {}
+    monkeypatch.undo()
+    assert run_all(job, tmp_path).errors == {}
+    report = audited(job, tmp_path)
+    assert report.findings == []
+    assert [p.runs for p in report.parties] == [2, 2, 2]
+
+
 def test_a_party_that_was_killed_and_resumed_is_not_blamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -692,6 +924,15 @@ def test_a_party_that_was_killed_and_resumed_is_not_blamed(
     resumed = list(read_record(path).of("resumed"))
     assert resumed[-1].content["done"] == 2
 
+    # One of the two hides the first life, and cannot make it the other's fault.
+    def hidden(entries: list[Line_]) -> list[Line_]:
+        return entries[[e["event"] for e in entries].index("start", 1) :]
+
+    rewritten(hidden)(tmp_path / "guest" / RECORD)
+    report = audited(job, tmp_path)
+    assert (report.named, report.ok) == ([], False)
+    assert "a run of guest that guest's record does not have" in report.findings[0].text
+
 
 def test_the_command_says_what_is_wrong_and_exits_with_1(tmp_path: Path, honest: Honest) -> None:
     directory = shutil.copytree(honest.directory, tmp_path / "run")
@@ -709,6 +950,32 @@ def test_the_command_says_what_is_wrong_and_exits_with_1(tmp_path: Path, honest:
     report = json.loads(told.output)
     assert (report["ok"], report["named"]) == (False, ["h1"])
     assert {finding["party"] for finding in report["findings"]} == {"h1"}
+
+
+def test_the_parties_must_have_the_authority_in_common(tmp_path: Path, honest: Honest) -> None:
+    """A party that brings an authority of its own making could accuse all others with it."""
+    directory = shutil.copytree(honest.directory, tmp_path / "run")
+    write_json(directory / "job.json", honest.job.model_dump(mode="json"))
+    TrialAuthority().issue(tmp_path / "other", "guest")
+    shutil.copy(tmp_path / "other" / "ca.pem", directory / "guest" / "ca.pem")
+    refused = CliRunner().invoke(app, ["audit", str(directory)])
+    assert isinstance(refused.exception, RecordError)
+    assert "have different ca.pem: give the authority's with --authority" in str(refused.exception)
+    given = ["--authority", str(directory / "h0" / "ca.pem")]
+    assert CliRunner().invoke(app, ["audit", str(directory), *given]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "text"), [(b"garbage", "is no certificate of an authority"), (None, "cannot read")]
+)
+def test_an_authority_that_is_none_is_an_error(
+    tmp_path: Path, honest: Honest, content: bytes | None, text: str
+) -> None:
+    if content is not None:
+        (tmp_path / "ca.pem").write_bytes(content)
+    records = {"guest": honest.directory / "guest" / RECORD}
+    with pytest.raises(RecordError, match=text):
+        audit_records(honest.job, records, tmp_path / "ca.pem")
 
 
 @pytest.mark.parametrize("what", ["parties", "authority"])

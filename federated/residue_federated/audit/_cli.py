@@ -51,17 +51,33 @@ def audit(
             records[party.name] = path
     if not records:
         raise RecordError(f"{directory} has no directory of any party of {job.name}")
-    own = [directory / party / "ca.pem" for party in records]
-    found = authority or next((path for path in own if path.is_file()), None)
-    if found is None:
-        raise RecordError(f"{directory} has no ca.pem: give the authority's with --authority")
-    report = audit_records(job, records, found)
+    report = audit_records(job, records, authority or _own_authority(directory, list(records)))
     if as_json:
         typer.echo(json.dumps({"ok": report.ok, "named": report.named, **asdict(report)}))
     else:
         _show(report)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _own_authority(directory: Path, parties: list[str]) -> Path:
+    """The certificate that all of the parties' directories have, of those that have one.
+
+    Raises `RecordError` if none has, or if they differ: then one may be a party's own.
+    """
+    found = [path for p in parties if (path := directory / p / "ca.pem").is_file()]
+    if not found:
+        raise RecordError(f"{directory} has no ca.pem: give the authority's with --authority")
+    try:
+        contents = {path.read_bytes() for path in found}
+    except OSError as error:
+        raise RecordError(f"cannot read {error.filename}: {error.strerror}") from error
+    if len(contents) > 1:
+        raise RecordError(
+            f"the parties in {directory} have different ca.pem: give the authority's with "
+            "--authority"
+        )
+    return found[0]
 
 
 def _show(report: AuditReport) -> None:
@@ -82,7 +98,8 @@ def _show(report: AuditReport) -> None:
     for finding in report.findings:
         where = f"{finding.source}'s record"
         where += "" if finding.entry is None else f", entry {finding.entry}"
-        text = f"{finding.party}: {finding.rule}: {finding.text} ({where})"
+        text = f"{finding.party or 'one of two'}: {finding.rule}: {finding.text} ({where})"
         console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
-    verdict = "nothing is wrong" if report.ok else f"named: {', '.join(report.named)}"
+    verdict = f"named: {', '.join(report.named) or 'nobody'}"
+    verdict = "nothing is wrong" if report.ok else verdict
     console.print(verdict, highlight=False)

@@ -7,17 +7,19 @@ hash is not found by it, but by what it sends.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from residue_federated._components import packages_of
 from residue_federated._jobs import Job
+from residue_federated.proto import v1
 
-__all__ = ["ENGINE", "code_of"]
+__all__ = ["ENGINE", "code_of", "code_payload"]
 
 ENGINE = "engine"
 """Under this name the modules that all components share are hashed."""
 _ROOT = Path(__file__).resolve().parents[1]
-_SHARED = (".", "audit", "partitions", "privacy", "transport")
+_SHARED = (".", "audit", "partitions", "privacy", "proto", "transport")
 """Where those modules are."""
 
 
@@ -34,6 +36,14 @@ def code_of(job: Job, root: Path = _ROOT) -> dict[str, bytes]:
         name: hashlib.sha256(b"".join(hashed[package] for package in used)).digest()
         for name, used in packages.items()
     }
+
+
+def code_payload(code: Mapping[str, bytes]) -> v1.Payload:
+    """The message in which a party tells its hashes."""
+    record = v1.Record()
+    for name, digest in code.items():
+        record.arrays[name].CopyFrom(v1.Array(dtype="|u1", shape=[len(digest)], data=digest))
+    return v1.Payload(record=record)
 
 
 def _hash_of(directory: Path) -> bytes:

@@ -23,7 +23,7 @@ from fnmatch import fnmatchcase
 
 from residue_federated._jobs import Job, Role
 
-__all__ = ["SAME_ROWS", "Breach", "Flow", "Link", "Links", "Loop", "Scene", "Step"]
+__all__ = ["ROWS_TAG", "SAME_ROWS", "Breach", "Flow", "Link", "Links", "Loop", "Scene", "Step"]
 
 _Path = tuple[int, ...]
 """Where a step is: index in the sequence; for a loop: index, round, and so on within."""
@@ -104,12 +104,18 @@ class Flow:
         found = (flow for pattern, flow in self.parts.items() if fnmatchcase(name, pattern))
         return next(found, None)
 
+    def sends(self, names: Collection[str]) -> bool:
+        """Whether a party that is called so in steps has a message to send, here or in a part."""
+        own = any(step.sender in names for step in _steps(self.items))
+        return own or any(flow.sends(names) for flow in self.parts.values())
+
     def resumed(self, done: int) -> Flow:
         """The protocol of a component that goes on after `done` rounds."""
         return Flow(*_resumed(self.items, done), agrees=False, parts=self.parts)
 
 
-SAME_ROWS = (Step("host", "guest", "rows", "record"), Step("guest", "host", "rows", "record"))
+ROWS_TAG = "rows"
+SAME_ROWS = (Step("host", "guest", ROWS_TAG, "record"), Step("guest", "host", ROWS_TAG, "record"))
 """The messages of `Context.agree_on_rows`."""
 
 _AGREEMENT = (
@@ -118,6 +124,14 @@ _AGREEMENT = (
     Step("guest", "host", "resume", "record"),
     Step("guest", "arbiter", "resume", "record"),
 )
+
+
+def _steps(items: Sequence[Step | Loop]) -> Iterator[Step]:
+    for item in items:
+        if isinstance(item, Loop):
+            yield from _steps(item.body)
+        else:
+            yield item
 
 
 def _resumed(items: Sequence[Step | Loop], done: int) -> Iterator[Step | Loop]:

@@ -27,7 +27,7 @@ from residue_federated._certificates import Identity
 from residue_federated._components import AnyComponent, runner_of
 from residue_federated._data import Table
 from residue_federated._jobs import Job
-from residue_federated.audit._code import code_of
+from residue_federated.audit._code import code_of, code_payload
 from residue_federated.audit._facts import MalformedPayload, facts_of
 from residue_federated.audit._flow import Breach, Flow, Scene
 from residue_federated.audit._freshness import Freshness, unobfuscated
@@ -41,7 +41,6 @@ from residue_federated.audit._record import (
     signed_by,
 )
 from residue_federated.errors import AuditViolation
-from residue_federated.proto import v1
 from residue_federated.transport import Endpoint, Message
 
 __all__ = ["APPLIED", "RECORD", "Auditor", "flow_of"]
@@ -130,6 +129,7 @@ class Auditor:
     def leaving(self, message: Message) -> bytes:
         """Record a message before it leaves, check it, sign it."""
         with self._lock:
+            self._go_on()
             try:
                 facts = facts_of(message.payload)
             except MalformedPayload:  # its receiver refuses it
@@ -143,6 +143,7 @@ class Auditor:
         """Record a message as it arrives, check whose it is and whether it belongs here."""
         sender, tag = message.sender, message.tag
         with self._lock:
+            self._go_on()
             try:
                 facts = facts_of(message.payload)
             except MalformedPayload as error:
@@ -191,12 +192,10 @@ class Auditor:
 
     def agree_on_code(self, endpoint: Endpoint) -> None:
         """See that all parties run the same code."""
-        record = v1.Record()
-        for name, digest in self._code.items():
-            record.arrays[name].CopyFrom(v1.Array(dtype="|u1", shape=[len(digest)], data=digest))
+        payload = code_payload(self._code)
         peers = [party.name for party in self._job.parties if party.name != self._party]
         for peer in peers:
-            endpoint.send(peer, CODE_TAG, v1.Payload(record=record))
+            endpoint.send(peer, CODE_TAG, payload)
         theirs = {peer: endpoint.receive(peer, CODE_TAG).record.arrays for peer in peers}
         for peer, arrays in theirs.items():
             for name, digest in self._code.items():
@@ -247,9 +246,13 @@ class Auditor:
     def _protocol_of(self, message: Message, facts: dict[str, Any]) -> None:
         self._guarded(self._protocol.message, message.sender, message.receiver, message.tag, facts)
 
-    def _guarded(self, check: Any, *arguments: Any) -> None:
+    def _go_on(self) -> None:
+        """After a violation there is nothing more to record."""
         if self._violation is not None:
             raise self._violation
+
+    def _guarded(self, check: Any, *arguments: Any) -> None:
+        self._go_on()
         try:
             check(*arguments)
         except Breach as breach:

@@ -49,6 +49,8 @@ FORMAT = 1
 RUN_BYTES = 16
 """A party draws the name of its run; it stands before the signature of each of its messages."""
 _GENESIS = "0" * 64
+_FIXED = {"number": int, "time": str, "event": str}
+"""Fields of every entry, besides the hash of the one before."""
 _CONTEXT = b"residue audit 1\0"
 """Before everything that is signed, so that no signature means something in another protocol."""
 _PSS = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
@@ -233,9 +235,12 @@ def read_record(path: Path) -> Record:
         number = len(record.entries)
         try:
             content = _parsed(line)
-            found, previous = content.pop("number"), content.pop("previous")
-            entry = Entry(int(found), content.pop("time"), content.pop("event"), content)
-        except (ValueError, KeyError, TypeError):
+            previous = content.pop("previous")
+            found, time, event = (content.pop(name) for name in _FIXED)
+            if not all(map(isinstance, (found, time, event), _FIXED.values())):
+                raise TypeError("its fixed fields are of other types")
+            entry = Entry(found, time, event, content)
+        except (ValueError, KeyError, TypeError, RecursionError):
             record.faults.append((number, "it is not an entry: the line was changed"))
             break
         if entry.number != number:
@@ -266,6 +271,8 @@ def _parsed(line: bytes) -> dict[str, Any]:
     content = json.loads(line, parse_constant=_refuse)
     if not isinstance(content, dict) or _canonical(content) != line:
         raise ValueError("not in canonical form")
+    if b"\\ud" in line:  # halves of characters, which no text has
+        json.dumps(content, ensure_ascii=False).encode()
     return content
 
 

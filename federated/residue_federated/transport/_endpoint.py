@@ -175,7 +175,7 @@ class Endpoint:
         What goes wrong later is raised by the next call. Raises `MessageTooLarge` before sending
         anything over the job's bound, else as `receive`.
         """
-        data = payload.SerializeToString()
+        data = payload.SerializeToString(deterministic=True)
         if len(data) > self._max_bytes:
             raise MessageTooLarge(
                 f"{self._party}: message '{tag}' to {peer} has {len(data):,} bytes, more than the "
