@@ -178,6 +178,12 @@ def test_code_is_hashed_by_component(tmp_path: Path) -> None:
         file.write("\n")
     assert code_of(JOB, copy)["train"] != ours["train"]
     assert code_of(SHARED) != code_of(SHARED, copy)  # which builds on the linear models
+    for shared in ("proto", "transport"):
+        with open(copy / shared / "__init__.py", "a") as file:
+            file.write("\n")
+        assert code_of(JOB, copy)[ENGINE] != ours[ENGINE]
+        shutil.copy(root / shared / "__init__.py", copy / shared)
+        assert code_of(JOB, copy)[ENGINE] == ours[ENGINE]
     (copy / "_extra.py").touch()
     assert code_of(JOB, copy)[ENGINE] != ours[ENGINE]
 
@@ -288,6 +294,38 @@ def test_a_key_of_a_component_is_one_of_its_parts() -> None:
     finish("k")
     with pytest.raises(Breach, match="h sent 'train/class-0/u' under a key that nobody announced"):
         finish("another")
+
+
+@pytest.mark.parametrize("name", ["class-99", "class-*"])
+def test_a_peer_opens_no_part_in_which_the_party_speaks(name: str) -> None:
+    both = Step("host", "guest", "w", "record"), Step("guest", "host", "w", "record")
+    whole = Flow(agrees=False, parts={"class-*": Flow(*both, agrees=False)})
+
+    def begun() -> Protocol:
+        protocol = Protocol(JOB, "g", lambda *_: whole, applies=False, own_data=False)
+        protocol.begin("train", 5)
+        protocol.message("h", "g", "train/class-0/w", RECORD_FACTS)  # which is ahead
+        protocol.message("g", "h", "train/class-0/w", RECORD_FACTS)
+        return protocol
+
+    protocol = begun()
+    protocol.finish("train")
+    protocol.end()
+    late = f"train/{name}/w"
+    protocol.message("h", "g", late, RECORD_FACTS)
+    with pytest.raises(Breach, match="has no place for it") as after:
+        protocol.end()
+    protocol = begun()
+    protocol.message("h", "g", late, RECORD_FACTS)
+    with pytest.raises(Breach, match="has no place for it") as within:
+        protocol.finish("train")
+    assert (after.value.party, within.value.party) == ("h", "h")
+
+
+def test_what_waits_in_a_part_has_no_place_when_the_run_ends() -> None:
+    protocol = begun(6, "train/class-0")  # which has not agreed on where to go on
+    with pytest.raises(Breach, match="h sent 'train/class-0/states' to g, which has no place"):
+        protocol.end()
 
 
 def test_a_component_without_a_protocol_is_reported_and_one_that_never_ran_noticed() -> None:

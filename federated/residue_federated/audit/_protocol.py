@@ -1,7 +1,8 @@
 """A job's protocol as the messages of one party show it: live, and again from its record.
 
 Components run one after the other at a party, but a peer may be ahead: messages of a component
-that has not started here, or has not agreed on where to resume, wait until it has.
+that has not started here, or has not agreed on where to resume, wait until it has. So do those of a
+part of which nobody knows beforehand whether there is one, until the party itself has a part in it.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Protocol:
 
     def resumed(self, component: str, done: int) -> None:
         """The parties agreed to go on after `done` rounds of a component, or of a part of one."""
-        watch = self._part(component)[0] or self._watches.get(component)
+        watch = self._part(component, own=True)[0] or self._watches.get(component)
         if watch is not None and watch.flow is not None and watch.links is None:
             watch.links = Links(watch.flow.resumed(done), self._roles)
             self._go_on(watch)
@@ -105,8 +106,11 @@ class Protocol:
         component, _, rest = tag.partition("/")
         if component not in self._watches:
             raise Breach(sender, f"{sender} sent '{tag}' to {receiver}: there is no '{component}'")
-        part, within = self._part(tag)
+        part, within, opened = self._part(tag, own=sender == self._party)
         watch, rest = (self._watches[component], rest) if part is None else (part, within)
+        if not opened:
+            watch.waiting.append((sender, receiver, tag, facts))
+            return
         if watch.links is None:
             if watch.flow is not None or not watch.began:
                 watch.waiting.append((sender, receiver, tag, facts))
@@ -129,7 +133,7 @@ class Protocol:
 
     def end(self) -> None:
         """The run ends: no message may be left over."""
-        for watch in self._watches.values():
+        for watch in (*self._watches.values(), *self._parts.values()):
             self._none_waits(watch)
 
     def _none_waits(self, watch: _Watch) -> None:
@@ -137,8 +141,12 @@ class Protocol:
             text = f"{sender} sent '{tag}' to {receiver}, which has no place for it"
             raise Breach(sender, text)
 
-    def _part(self, tag: str) -> tuple[_Watch | None, str]:
-        """The innermost part of a component that a tag belongs to, and the rest of the tag."""
+    def _part(self, tag: str, *, own: bool) -> tuple[_Watch | None, str, bool]:
+        """The innermost part of a component that a tag belongs to, and the rest of the tag.
+
+        own: the party itself is at it, which opens the part. Last is whether the part is open;
+        if not, what it is a part of comes first.
+        """
         path, _, rest = tag.partition("/")
         watch, found = self._watches.get(path), None
         while watch is not None and watch.flow is not None:
@@ -146,12 +154,21 @@ class Protocol:
             flow = watch.flow.part(name)
             if flow is None:
                 break
-            path, rest = f"{path}/{name}", within
+            path = f"{path}/{name}"
             if path not in self._parts:
+                named = name in watch.flow.parts and "*" not in name
+                if not (own or named or not self._speaks(flow)):
+                    return found, rest, False
                 links = None if flow.agrees else Links(flow, self._roles)
                 self._parts[path] = _Watch(flow, links, began=True, whole=watch)
+                self._go_on(watch)
             watch = found = self._parts[path]
-        return found, rest
+            rest = within
+        return found, rest, True
+
+    def _speaks(self, flow: Flow) -> bool:
+        """Whether the party has a message to send in a flow, so that it opens it itself."""
+        return flow.sends({self._roles[self._party], f"@{self._party}"})
 
     def _go_on(self, watch: _Watch) -> None:
         """Check what has waited."""
