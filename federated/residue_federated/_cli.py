@@ -195,15 +195,11 @@ def report(
     ] = None,
 ) -> None:
     """Write a run as one self-contained HTML page: curves, time, traffic, audit."""
-    from residue_federated._report import write_report
+    from residue_federated._report import write_report_of
 
-    try:
-        result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise JobError(f"{directory} is no directory of a finished run: {error}") from error
-    page = out or directory / "report.html"
-    write_report(result, page)
-    typer.echo(str(page))
+    path = out or directory / "report.html"
+    write_report_of(directory, path)
+    typer.echo(str(path))
 
 
 def _run_trial(

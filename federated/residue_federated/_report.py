@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from residue._html import render
 from residue_federated._checkpoint import write_atomically
 from residue_federated._results import lives_of
-from residue_federated.errors import FederatedError
+from residue_federated.errors import FederatedError, JobError
 
 __all__ = [
     "loss_chart",
@@ -20,6 +21,7 @@ __all__ = [
     "shares_chart",
     "size",
     "write_report",
+    "write_report_of",
 ]
 
 # Okabe and Ito's colours, told apart by colour-blind readers too, and from both grounds.
@@ -39,6 +41,26 @@ def write_report(result: Mapping[str, Any], path: Path) -> None:
         FederatedError: plotly or jinja2 is not installed.
     """
     data = page(result).encode()
+    write_atomically(path, lambda file: file.write(data))
+
+
+def write_report_of(directory: Path, path: Path) -> None:
+    """`write_report` of the run that a directory holds.
+
+    Raises:
+        JobError: its ``result.json`` is not there, or not what a finished run leaves.
+        FederatedError: plotly or jinja2 is not installed.
+    """
+    try:
+        result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise JobError(f"{directory} is no directory of a finished run: {error}") from error
+    try:
+        data = page(result).encode()
+    except FederatedError:
+        raise
+    except Exception as error:  # those of templates have no name where jinja2 is missing
+        raise JobError(f"{directory / 'result.json'} is not what a finished run leaves") from error
     write_atomically(path, lambda file: file.write(data))
 
 

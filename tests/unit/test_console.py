@@ -507,6 +507,8 @@ def test_a_taken_port_is_said(console: Console, tmp_path: Path) -> None:
         Console(tmp_path, port=port)
     with pytest.raises(ConsoleError, match=r"cannot listen on nowhere\.invalid:0"):
         Console(tmp_path, "nowhere.invalid")
+    with pytest.raises(ConsoleError, match=r"cannot listen on '\.\.': it is no name"):
+        Console(tmp_path, "..")
 
 
 def test_other_addresses_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from residue.backends import get_backend
+from residue_federated._cli import app
 from residue_federated._party import ComponentReport
 from residue_federated._results import result_of
+from residue_federated.errors import JobError
 from tests.runs import job_named, report_of
 
 
@@ -41,3 +45,12 @@ def test_results_tell_what_auto_chose(alike: bool) -> None:
     assert result["device"] == (told if alike else {"guest": told, "host": "cpu", "arbiter": "cpu"})
     assert {row["device"] for row in result["operations"]} == {told}
     assert result["parties"]["host"]["device_name"] == told
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"components": []}', '"text"'])
+def test_a_report_of_what_is_no_result_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "result.json").write_text(content)
+    told = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert isinstance(told.exception, JobError)
+    assert str(told.exception).endswith("result.json is not what a finished run leaves")
+    assert not (tmp_path / "report.html").exists()

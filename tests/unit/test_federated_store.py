@@ -273,6 +273,43 @@ def test_a_store_that_goes_away_costs_one_warning(
     assert len(told) == 1
 
 
+def test_a_run_in_the_working_directory_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    Path("report.json").write_text("{}")
+    with recorded(job_named(), Path(), "guest") as record:
+        record.artefact("report.json", "guest")
+    store = Store.open(tmp_path)
+    (run,) = store.runs()
+    assert (run.folder, run.state) == ("run", "done")
+    assert [checked.state for checked in store.verify(run.id)] == ["same"]
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_folder_without_a_name_in_text_costs_a_warning(tmp_path: Path, *, renamed: bool) -> None:
+    other = tmp_path / os.fsdecode(b"x\xff")
+    folder, target = (tmp_path / "run", other) if renamed else (other, None)
+    ran = []
+
+    def run() -> None:
+        with recorded(job_named(), folder, target=target) as record:
+            record.round("guest", "train", 1, 3)
+            ran.append(True)
+
+    with pytest.warns(StoreWarning, match="this run is not noted: the name of the folder"):
+        run()
+    assert ran
+
+
+def test_an_error_about_a_file_without_a_name_in_text_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(DataError), recorded(job_named(), tmp_path / "run"):
+        raise DataError("cannot read x\udcff.csv")
+    (run,) = Store.open(tmp_path).runs()
+    assert (run.state, run.error) == ("failed", "cannot read x?.csv")
+
+
 def test_a_transaction_of_another_process_delays_nobody(tmp_path: Path) -> None:
     with recorded(job_named(), tmp_path / "run") as record:
         other = sqlite3.connect(tmp_path / FILE, isolation_level=None)

@@ -88,6 +88,10 @@ class Console(ThreadingHTTPServer):
             found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
             self.address_family = found[0]
             super().__init__(found[4][:2], _Handler)  # type: ignore[arg-type]
+        except UnicodeError as error:
+            raise ConsoleError(
+                f"cannot listen on {address!r}: it is no name of a machine"
+            ) from error
         except OSError as error:
             raise ConsoleError(
                 f"cannot listen on {address}:{port}: {error.strerror}; choose another with --port, "

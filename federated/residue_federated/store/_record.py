@@ -31,8 +31,11 @@ def recorded(
     target: what the folder is called after a good end, if not the same. A store that cannot be
     used costs a `StoreWarning`, never the run.
     """
-    directory = folder.absolute().parent
+    folder, target = folder.absolute(), (target or folder).absolute()
+    directory = folder.parent
     try:
+        for path in (folder, target):
+            _check_name(path)
         store = Store.open(directory, create=True)
         writer = store.begin(job, folder, party, kind=kind, resumed=resumed)
     except StoreError as error:
@@ -43,4 +46,12 @@ def recorded(
     except BaseException as error:
         writer.failed(error)
         raise
-    writer.finished(target or folder)
+    writer.finished(target)
+
+
+def _check_name(path: Path) -> None:
+    """Raise `StoreError` for a folder that a store cannot name: it holds text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise StoreError(f"the name of the folder {str(path)!a} is not UTF-8") from error

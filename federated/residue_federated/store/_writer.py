@@ -181,7 +181,8 @@ class RunWriter:
             )
 
     def _say(self, query: str, *values: Any) -> None:
-        self._queue.put((query, values))
+        texts = (v.encode(errors="replace").decode() if isinstance(v, str) else v for v in values)
+        self._queue.put((query, tuple(texts)))
 
     def _write(self) -> None:
         """The thread: until the run ends and all is written, as long as there is patience."""
