@@ -300,6 +300,24 @@ def unsigned_message(patch: pytest.MonkeyPatch, directory: Path) -> None:
     patch.setattr(Auditor, "leaving", forged)
 
 
+def unsigned_first_message(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    leaving = Auditor.leaving
+
+    def forged(self: Auditor, message: Any) -> bytes:
+        signature = leaving(self, message)
+        return b"short" if self._party == "h0" else signature
+
+    patch.setattr(Auditor, "leaving", forged)
+
+
+def code_of_another_kind(patch: pytest.MonkeyPatch, directory: Path) -> None:
+    def act(send: Send, peer: str, tag: str, payload: v1.Payload) -> None:
+        answer = v1.MaskedPlaintexts(values=[b"\x01"])
+        send(peer, tag, v1.Payload(masked_plaintexts=answer) if "_audit" in tag else payload)
+
+    sending(patch, "h0", act)
+
+
 @dataclass(frozen=True)
 class Attack:
     """An attack by `attacker`; `text` is in the error of a party that catches it."""
@@ -355,6 +373,10 @@ LIVE = {
         null_scores, "h0", "h0 sent 'train/scores' with 60 numbers in 'scores' that are null"
     ),
     "null in a required column": Attack(null_in_a_column, "h0", "h0 stopped: ", PeerFailed),
+    "no signature from the start": Attack(
+        unsigned_first_message, "h0", "h0 sent '_audit/code' without signing"
+    ),
+    "no hashes of code": Attack(code_of_another_kind, "h0", "h0 sent 'code'.*expected 'code'"),
     "unsigned message": Attack(unsigned_message, "h0", "h0 sent 'train/u/0/0' without signing"),
 }
 
@@ -757,7 +779,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "blocks in a record": (setting("sent", blocks=[1]), "'sent' is malformed: record.blocks"),
     "code a list": (setting("start", code=[]), "'start' is malformed: code"),
     "code null": (setting("start", code=None), "'start' is malformed: code"),
-    "no text": (setting("start", certificate="\ud800"), "it is not an entry"),
+    "no text": (setting("start", certificate="\ud800"), "shows no certificate of h0"),
     "violation of a list": (
         adding("violation", party=[], rule="data", text="x"),
         "'violation' is malformed: party",
@@ -841,6 +863,31 @@ def test_a_message_is_proven_once(honest: Honest, monkeypatch: pytest.MonkeyPatc
     assert len(checked) == sum(p.received + p.signatures for p in report.parties)
 
 
+def telling_code(entries: list[Line_], code: dict[str, str], peer: str = "") -> list[Line_]:
+    """With these hashes in its messages, or in those received from a peer."""
+    for entry in entries:
+        event = "received" if peer else "sent"
+        if (entry["event"], entry.get("tag")) == (event, "_audit/code"):
+            entry["code"] = code if peer in ("", entry["peer"]) else entry["code"]
+    return entries
+
+
+def test_hashes_of_code_that_one_record_says_another_sent(
+    tmp_path: Path, honest: Honest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = shutil.copytree(honest.directory, tmp_path / "run")
+    other = {"engine": "00" * 32}
+    rewritten(partial(telling_code, code=other, peer="h1"))(directory / "h0" / RECORD)
+    report = audited(honest.job, directory)
+    assert report.named == ["h0"]
+    assert "it has other hashes of h1's code than h1 signed" in report.findings[0].text
+    # Where messages are written otherwise, by another release, their hash shows nothing.
+    monkeypatch.setattr(_verify, "code_payload", lambda code: v1.Payload())
+    report = audited(honest.job, directory)
+    assert (report.named, report.ok) == ([], False)
+    assert audited(honest.job, honest.directory).ok
+
+
 def test_a_false_hash_of_code_in_a_record_hides_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -857,6 +904,14 @@ def test_a_false_hash_of_code_in_a_record_hides_nothing(
     texts = {f.text for f in report.findings if f.rule == "code"}
     assert "the hashes of its code are not those that it sent to guest" in texts
     assert "h0 runs other code for 'train' than guest: both need the same release" in texts
+    # Nor does it help to write them into what it sent: the others hold its signature.
+    path = tmp_path / "h0" / RECORD
+    own = path.read_bytes()
+    rewritten(partial(telling_code, code=start.content["code"]))(path)
+    report = audited(job, tmp_path)
+    assert report.named == ["h0"]
+    assert any("not those that it sent to guest" in f.text for f in report.findings)
+    path.write_bytes(own)
     # The next life with the right code does not undo what was run in the first.
     assert run_all(job, tmp_path).errors == {}
     assert audited(job, tmp_path).named == ["h0"]

@@ -14,7 +14,7 @@ from residue_federated._components import packages_of
 from residue_federated._jobs import Job
 from residue_federated.proto import v1
 
-__all__ = ["ENGINE", "code_of", "code_payload"]
+__all__ = ["ENGINE", "code_of", "code_payload", "told_code"]
 
 ENGINE = "engine"
 """Under this name the modules that all components share are hashed."""
@@ -44,6 +44,12 @@ def code_payload(code: Mapping[str, bytes]) -> v1.Payload:
     for name, digest in code.items():
         record.arrays[name].CopyFrom(v1.Array(dtype="|u1", shape=[len(digest)], data=digest))
     return v1.Payload(record=record)
+
+
+def told_code(payload: v1.Payload) -> dict[str, str]:
+    """The hashes, hexadecimal, that such a message tells."""
+    arrays, size = payload.record.arrays, hashlib.sha256().digest_size
+    return {name: arrays[name].data.hex() for name in arrays if len(arrays[name].data) == size}
 
 
 def _hash_of(directory: Path) -> bytes:

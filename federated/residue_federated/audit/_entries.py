@@ -34,7 +34,7 @@ class _Start(_Exact):
 
 class _Met(_Exact):
     peer: str
-    run: _Run
+    run: Annotated[str, Field(pattern="^[0-9a-f]{0,32}$")]  # a peer may send less than a signature
     certificate: str
 
 
@@ -133,6 +133,7 @@ class _Record(_Exact):
     arrays: dict[
         str, Annotated[list[str | list[_Count] | _Count], Field(min_length=2, max_length=3)]
     ]
+    code: dict[str, _Hash] = {}
 
 
 class _MaskedPlaintexts(_Exact):

@@ -27,7 +27,7 @@ from residue_federated._certificates import Identity
 from residue_federated._components import AnyComponent, runner_of
 from residue_federated._data import Table
 from residue_federated._jobs import Job
-from residue_federated.audit._code import code_of, code_payload
+from residue_federated.audit._code import code_of, code_payload, told_code
 from residue_federated.audit._facts import MalformedPayload, facts_of
 from residue_federated.audit._flow import Breach, Flow, Scene
 from residue_federated.audit._freshness import Freshness, unobfuscated
@@ -131,7 +131,7 @@ class Auditor:
         with self._lock:
             self._go_on()
             try:
-                facts = facts_of(message.payload)
+                facts = _facts_of(message)
             except MalformedPayload:  # its receiver refuses it
                 facts = {"kind": "malformed"}
             self._note("sent", peer=message.receiver, **_particulars(message), **facts)
@@ -145,7 +145,7 @@ class Auditor:
         with self._lock:
             self._go_on()
             try:
-                facts = facts_of(message.payload)
+                facts = _facts_of(message)
             except MalformedPayload as error:
                 self._break(Breach(sender, f"{sender} sent a bad '{tag}': {error}", "data"))
             run, signed = (
@@ -271,6 +271,13 @@ class Auditor:
     def _seal(self) -> None:
         if self._recorder is not None:
             self._recorder.seal()
+
+
+def _facts_of(message: Message) -> dict[str, Any]:
+    facts = facts_of(message.payload)
+    if message.tag == CODE_TAG and facts["kind"] == "record":
+        facts["code"] = told_code(message.payload)
+    return facts
 
 
 def _particulars(message: Message) -> dict[str, Any]:

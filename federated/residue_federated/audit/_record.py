@@ -271,8 +271,6 @@ def _parsed(line: bytes) -> dict[str, Any]:
     content = json.loads(line, parse_constant=_refuse)
     if not isinstance(content, dict) or _canonical(content) != line:
         raise ValueError("not in canonical form")
-    if b"\\ud" in line:  # halves of characters, which no text has
-        json.dumps(content, ensure_ascii=False).encode()
     return content
 
 

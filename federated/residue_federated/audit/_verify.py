@@ -185,16 +185,9 @@ class _Run:
                     self.signed[entry.number] = name
                     self.got.setdefault((peer, name), []).append(entry)
 
-    @property
-    def code_sha256(self) -> str:
-        """SHA-256 of the message in which a party tells these hashes."""
-        payload = code_payload({name: bytes.fromhex(text) for name, text in self.code.items()})
-        return hashlib.sha256(payload.SerializeToString(deterministic=True)).hexdigest()
-
-    def told_code(self, peer: str, name: str) -> set[str]:
-        """SHA-256 of the messages in which a peer's run told its hashes."""
-        got = self.got.get((peer, name), ())
-        return {e.content["sha256"] for e in got if e.content["tag"] == CODE_TAG}
+    def told_code(self, peer: str, name: str) -> list[Entry]:
+        """The messages in which a peer's run told its hashes."""
+        return [e for e in self.got.get((peer, name), ()) if e.content["tag"] == CODE_TAG]
 
     def heard(self, peer: str) -> set[str]:
         """The runs of a peer that signed what was received."""
@@ -402,7 +395,7 @@ class _Replay:
             text = f"'{tag}' is not message {self._sent_to[peer]} to {peer}, which is due"
             self._witness.find(entry.number, "record", text)
             self._sent_to[peer] = content["sequence"]
-        if tag == CODE_TAG and content["sha256"] != self._run.code_sha256:
+        if tag == CODE_TAG and content.get("code", self._run.code) != self._run.code:
             self._run.broken = True
             text = f"the hashes of its code are not those that it sent to {peer}"
             self._witness.find(entry.number, "code", text)
@@ -498,7 +491,8 @@ class _Replay:
             life = None if other is None else other.run_of(run.heard(party))
             if life is not None and life.code != run.code:
                 return  # Who differs, and from how many, is seen from all records.
-            if any(run.code_sha256 in run.told_code(party, name) for name in run.heard(party)):
+            told = [e for name in run.heard(party) for e in run.told_code(party, name)]
+            if any(_tells(entry, run.code) for entry in told):
                 text = f"{self._party} says that {party} runs other code, but {party} signed the"
                 raise Breach(self._party, f"{text} same hashes", "record")
         raise Breach(party, content["text"], content["rule"])
@@ -598,8 +592,32 @@ def _compare_code(job: Job, witnesses: Mapping[str, _Witness]) -> None:
 
 def _refuted(party: str, name: str, runs: Mapping[tuple[str, str], _Run]) -> bool:
     """Whether somebody holds a signed message with other hashes than a run's record has."""
-    own = runs[party, name].code_sha256
-    return any(run.told_code(party, name) - {own} for run in runs.values())
+    own = runs[party, name].code
+    told = [entry for run in runs.values() for entry in run.told_code(party, name)]
+    return any(e.content.get("code", own) != own and _tells(e, e.content["code"]) for e in told)
+
+
+def _tells(entry: Entry, code: Mapping[str, str]) -> bool:
+    """Whether what was signed is sure to be these hashes; others may be written in several ways."""
+    payload = code_payload({name: bytes.fromhex(text) for name, text in code.items()})
+    data = payload.SerializeToString(deterministic=True)
+    return bool(hashlib.sha256(data).hexdigest() == entry.content["sha256"])
+
+
+def _compare_told(run: _Run, entry: Entry, sender: _Witness, receiver: _Witness) -> None:
+    """The hashes of a run's code against those that a receiver was told."""
+    told = entry.content.get("code", run.code)
+    if told == run.code:
+        return
+    if _tells(entry, told):
+        text = f"the hashes of its code are not those that it sent to {receiver.party}"
+        sender.find(run.entries[0].number, "code", text)
+    elif _tells(entry, run.code):
+        text = f"it has other hashes of {sender.party}'s code than {sender.party} signed"
+        receiver.find(entry.number, "record", text)
+    else:
+        text = f"it has other hashes of {sender.party}'s code than {sender.party}'s record"
+        receiver.doubt(f"{text}: one of the two is false")
 
 
 def _compare_runs(witnesses: Mapping[str, _Witness]) -> set[tuple[str, str]]:
@@ -649,6 +667,8 @@ def _compare_messages(sender: _Witness, receiver: _Witness, *, apart: bool) -> N
             elif not _same(sent[number], entry, _FACTS):
                 text = f"it has '{tag}' of {sender.party} otherwise than {sender.party} has it"
                 receiver.doubt(f"{text}: one of the two is false")
+            if tag == CODE_TAG:
+                _compare_told(run, entry, sender, receiver)
         last = max(got, default=0)
         late = [entry for number, entry in sent.items() if number > last]
         for number, entry in sent.items():
