@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["BLOCK_ROWS", "blocks"]
+__all__ = ["BLOCK_ROWS", "block_count", "blocks"]
 
 BLOCK_ROWS = 1 << 14
 """Of every block but the last."""
+
+
+def block_count(rows: int) -> int:
+    """How many `blocks` there are of so many rows."""
+    return -(-rows // BLOCK_ROWS)
 
 
 def blocks(rows: int) -> Iterator[slice]:

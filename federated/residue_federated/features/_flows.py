@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from residue_federated._schema import ComponentConfig
 from residue_federated.audit import SAME_ROWS, Flow, Loop, Scene, Step
-from residue_federated.features._blocks import BLOCK_ROWS
+from residue_federated.features._blocks import BLOCK_ROWS, block_count
 from residue_federated.features._config import (
     ImputeConfig,
     SampleConfig,
@@ -73,6 +73,6 @@ def correlating(config: ComponentConfig, scene: Scene) -> Flow:
 
 
 def _per_block(tag: str, scene: Scene) -> Loop:
-    number = None if scene.rows is None else -(-scene.rows // BLOCK_ROWS)
+    number = None if scene.rows is None else block_count(scene.rows)
     step = Step("guest", "host", f"{tag}/{{block}}", "ciphertexts")
     return Loop("block", (step,), least=number or 1, most=number, rows=BLOCK_ROWS)
