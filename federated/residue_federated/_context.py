@@ -22,8 +22,7 @@ from residue_federated._data import Table
 from residue_federated._jobs import Job, Role
 from residue_federated.errors import AuditViolation, CheckpointError, DataError, ProtocolError
 from residue_federated.proto import v1
-from residue_federated.transport import Endpoint
-from residue_federated.transport._connection import printable
+from residue_federated.transport import Endpoint, printable
 
 if TYPE_CHECKING:
     from residue_federated.audit._live import Auditor

@@ -229,8 +229,8 @@ class Table:
         out = replace(self.changed(x_scaling.apply), x_scaling=x_scaling.after(self.x_scaling))
         if target and self.y is not None:
             y_scaling = Scaling.of(self.y)
-            y_before = y_scaling.after(self.y_scaling)
-            out = replace(out, y=y_scaling.apply(self.y), y_scaling=y_before)
+            y = y_scaling.apply(self.y)
+            out = replace(out, y=y, y_scaling=y_scaling.after(self.y_scaling))
         return out
 
 

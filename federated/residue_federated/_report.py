@@ -40,8 +40,7 @@ def write_report(result: Mapping[str, Any], path: Path) -> None:
     Raises:
         FederatedError: plotly or jinja2 is not installed.
     """
-    data = page(result).encode()
-    write_atomically(path, lambda file: file.write(data))
+    _write(page(result), path)
 
 
 def write_report_of(directory: Path, path: Path) -> None:
@@ -56,11 +55,16 @@ def write_report_of(directory: Path, path: Path) -> None:
     except (OSError, ValueError) as error:
         raise JobError(f"{directory} is no directory of a finished run: {error}") from error
     try:
-        data = page(result).encode()
+        text = page(result)
     except FederatedError:
         raise
     except Exception as error:  # those of templates have no name where jinja2 is missing
         raise JobError(f"{directory / 'result.json'} is not what a finished run leaves") from error
+    _write(text, path)
+
+
+def _write(text: str, path: Path) -> None:
+    data = text.encode()
     write_atomically(path, lambda file: file.write(data))
 
 

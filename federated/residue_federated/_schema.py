@@ -6,9 +6,18 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["Address", "ComponentConfig", "Name", "Positive", "Proxy", "Share", "Strict"]
+__all__ = [
+    "MOST_PORT",
+    "Address",
+    "ComponentConfig",
+    "Name",
+    "Positive",
+    "Proxy",
+    "Share",
+    "Strict",
+]
 
-_MOST_PORT = 65535
+MOST_PORT = 65535
 _MOST_LABEL = 63
 """Characters between two dots of a host's name."""
 
@@ -16,8 +25,8 @@ _MOST_LABEL = 63
 def _reachable(text: str) -> str:
     """Raise `ValueError` unless ``host:port``, at the end of the text, can be one."""
     host, _, port = text.rpartition("/")[2].partition(":")
-    if port and int(port) > _MOST_PORT:
-        raise ValueError(f"port {port} is above {_MOST_PORT}")
+    if port and int(port) > MOST_PORT:
+        raise ValueError(f"port {port} is above {MOST_PORT}")
     if not all(0 < len(label) <= _MOST_LABEL for label in host.removesuffix(".").split(".")):
         raise ValueError(f"'{host}' is no name of a host")
     return text

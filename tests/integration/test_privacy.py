@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from residue_federated import Job
 from residue_federated._data import load_table
 from residue_federated._trial import Event, run_trial
-from residue_federated.audit._verify import audit_records
 from residue_federated.errors import DataError, JobError, PeerFailed, PeerLost, ProtocolError
 from residue_federated.horizontal import _private
 from residue_federated.horizontal._config import HorizontalConfig
@@ -33,13 +32,14 @@ from tests.integration.test_horizontal import (
     Recorded,
     deaths,
     die,
+    findings,
     make_job,
     model_of,
-    noted,
     recorded,
     stage,
     tampered,
     twin_of,
+    went_on,
 )
 
 __all__ = ["recorded"]  # a fixture
@@ -67,11 +67,6 @@ def plan_of(job: Job) -> Plan:
 def told(run: Run, party: str = "guest") -> dict[str, Any]:
     privacy: dict[str, Any] = run.reports[party].component("train").facts["privacy"]
     return privacy
-
-
-def findings(job: Job, directory: Path) -> list[Any]:
-    records = {party.name: directory / party.name / "audit.jsonl" for party in job.parties}
-    return list(audit_records(job, records, directory / "guest" / "ca.pem").findings)
 
 
 @pytest.fixture
@@ -330,11 +325,7 @@ def test_a_lost_host_that_returns_costs_no_more_than_what_is_done_again(tmp_path
     """Others have gone on without it: it gets their state, but nobody's own losses."""
     job = private(rounds=8)
     assert run_all(job, tmp_path, progress=deaths({"h1": 1, "guest": 5})).reports == {}
-    started: dict[str, int] = {}
-    run = run_all(job, tmp_path, progress=noted(started))
-    assert run.errors == {}
-    assert findings(job, tmp_path) == []
-    (done,) = set(started.values())
+    run, done = went_on(job, tmp_path)
     assert done in (4, 5)
     assert set(run.reports) == {"guest", "h0", "h1", "arbiter"}
     rounds = run.reports["guest"].component("train").rounds

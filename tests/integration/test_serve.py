@@ -437,6 +437,14 @@ class Held:
         self.go_on.release()
         thread.join(60)
 
+    def withdraw(self) -> None:
+        """Remove the file while the thread is at the gate: the job is forgotten when it ends."""
+        self.file.unlink()
+        self.look()
+        self.end()
+        assert self.desk._posts == {}
+        assert "has no such job" in self.call()
+
 
 @pytest.fixture
 def held(world: World, monkeypatch: pytest.MonkeyPatch) -> Held:
@@ -459,11 +467,7 @@ def held(world: World, monkeypatch: pytest.MonkeyPatch) -> Held:
 
 def test_a_job_whose_file_is_removed_while_it_runs_is_not_run_again(held: Held) -> None:
     held.start()
-    held.file.unlink()
-    held.look()
-    held.end()
-    assert held.desk._posts == {}
-    assert "has no such job" in held.call()
+    held.withdraw()
 
 
 def test_a_job_whose_file_is_touched_while_it_runs_waits_on(held: Held) -> None:
@@ -483,11 +487,7 @@ def test_a_file_that_is_touched_while_a_late_party_is_answered(held: Held) -> No
     held.look()
     held.end()
     held.start()  # whoever is at the door now is the one that the desk knows
-    held.file.unlink()
-    held.look()
-    held.end()
-    assert held.desk._posts == {}
-    assert "has no such job" in held.call()
+    held.withdraw()
 
 
 def test_threads_that_end_while_the_desk_stops(held: Held) -> None:

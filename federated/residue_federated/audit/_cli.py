@@ -82,7 +82,7 @@ def _own_authority(directory: Path, parties: list[str]) -> Path:
 
 def _show(report: AuditReport) -> None:
     from residue_federated._display import console_of, table_of
-    from residue_federated.transport._connection import printable
+    from residue_federated.transport import printable
 
     console = console_of()
     table = table_of(f"Audit of {report.job}", "party", "run", "entries", "signatures", "sent",

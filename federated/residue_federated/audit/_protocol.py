@@ -16,7 +16,7 @@ from residue_federated._components import AnyComponent
 from residue_federated._context import WHOLE
 from residue_federated._jobs import Job, Role
 from residue_federated.audit._flow import Breach, Flow, Links, Scene, Step
-from residue_federated.transport._connection import printable
+from residue_federated.transport import printable
 
 __all__ = ["APPLIED", "CODE_TAG", "FlowOf", "Protocol", "check_randomness"]
 

@@ -155,12 +155,9 @@ def batches(config: LinearConfig, rows: int, epoch: int) -> Iterator[NDArray[np.
     order = np.arange(rows, dtype=np.int64)
     if config.shuffle_seed is not None:
         order = np.random.default_rng([config.shuffle_seed, epoch]).permutation(order)
-    size = config.batch_size or rows
-    starts = list(range(0, rows, size))
-    if len(starts) > 1 and rows - starts[-1] == 1:
-        starts.pop()
-    for at, end in zip(starts, [*starts[1:], rows], strict=True):
-        yield order[at:end]
+    size, count = config.batch_size or rows, batch_count(config, rows)
+    for number in range(count):
+        yield order[number * size : None if number + 1 == count else (number + 1) * size]
 
 
 def batch_count(config: LinearConfig, rows: int) -> int:

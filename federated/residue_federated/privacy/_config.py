@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from residue_federated._schema import Positive, Strict
 from residue_federated.privacy._accounting import Release, calibrated
@@ -14,7 +14,15 @@ __all__ = ["Epsilon", "LabelPrivacy", "Range", "TrainingPrivacy"]
 _Delta = Annotated[float, Field(ge=1e-30, lt=1)]
 Epsilon = Annotated[float, Field(ge=1e-3, le=1e4)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
-Range = tuple[_Number, _Number]
+
+
+def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
+    if not ends[0] < ends[1]:
+        raise ValueError(f"a range goes from its least to its largest value: {ends[0]}, {ends[1]}")
+    return ends
+
+
+Range = Annotated[tuple[_Number, _Number], AfterValidator(_ascending)]
 
 
 class TrainingPrivacy(Strict):
@@ -50,9 +58,6 @@ class TrainingPrivacy(Strict):
             raise ValueError("give epsilon, noise_multiplier or both")
         if self.unit == "client" and self.sample < 1:
             raise ValueError("sample is for unit: record")
-        for low, high in (*self.ranges.values(), *([self.range] if self.range else [])):
-            if not low < high:
-                raise ValueError(f"a range goes from its least to its largest value: {low}, {high}")
         if self._passes_in_one_round():
             raise ValueError(
                 f"noise_multiplier {self.noise_multiplier:g} is too little: one round alone would "

@@ -18,6 +18,7 @@ from typing import Any
 
 from residue_federated._certificates import Identity
 from residue_federated._jobs import Transport
+from residue_federated._schema import MOST_PORT
 from residue_federated.errors import FederatedError, TransportError
 from residue_federated.transport._connection import common_options, grpc
 
@@ -28,7 +29,6 @@ _CALLS = 256
 """Calls served at once: of each job a stream of messages from each peer, and questions."""
 _GRACE = 0.5
 """Seconds for calls in progress when a door closes."""
-_MOST_PORT = 65535
 _OPENING = 10.0
 """Seconds until the first that a call says must be there."""
 
@@ -126,7 +126,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[misc]
         keep_alive: float | None = None,
     ) -> None:
         _, colon, number = listen.rpartition(":")
-        if not (colon and re.fullmatch("[0-9]{1,5}", number) and int(number) <= _MOST_PORT):
+        if not (colon and re.fullmatch("[0-9]{1,5}", number) and int(number) <= MOST_PORT):
             raise TransportError(f"{party}: cannot listen on '{listen}': expected host:port")
         self._party = party
         self._single = single
